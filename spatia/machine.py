@@ -1,0 +1,21 @@
+"""What the machine gives this process."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+
+def available_cpus() -> int:
+    """Return the CPUs this process may use: SLURM's grant if there is one, else its affinity.
+
+    ``snakemake --cores all`` caps a job's threads at the submitting machine's CPUs, also under
+    SLURM (snakemake #2997), so the grant, not ``{threads}``, is the truth.
+    """
+    granted = os.environ.get("SLURM_CPUS_PER_TASK")
+    return int(granted) if granted else len(os.sched_getaffinity(0))
+
+
+def peak_rss_bytes() -> int:
+    """Return the peak resident set size of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
