@@ -99,9 +99,8 @@ def params_to_dict(params: Any) -> dict[str, Any]:
 
 
 def _wants_float(hint: Any, value: Any) -> bool:
-    return (
-        isinstance(value, int) and not isinstance(value, bool) and float in _choices(hint) and int not in _choices(hint)
-    )
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and float in _choices(hint) and int not in _choices(hint)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

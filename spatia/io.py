@@ -108,4 +108,4 @@ def write_arrays(path: Path | str, **arrays: np.ndarray) -> None:
     import numpy as np
 
     with whole_file(path) as partial, open(partial, "wb") as handle:
-        np.savez_compressed(handle, **arrays)
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Feeding and training models."""

@@ -1,0 +1,1 @@
+"""Xenium bundles: layouts, reading, checking, simulating."""
