@@ -1,0 +1,216 @@
+# Functions that rules share: the sheet of slides, paths, resources. No rule lives here.
+import os
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.shell import shell
+from snakemake.utils import update_config, validate
+
+ROOT = Path(workflow.basedir).parent
+
+
+def project_file(path):
+    """Return `path` in the working directory if it is there, else the one shipped with the workflow."""
+    return path if os.path.exists(path) else str(ROOT / path)
+
+
+def load_config():
+    """Fill the config: shipped or local config.yaml below what --configfile and --config gave, then config/site.yaml."""
+    filled = {}
+    if "slides" not in config:
+        with open(project_file("config/config.yaml"), encoding="utf-8") as handle:
+            update_config(filled, yaml.safe_load(handle) or {})
+    site = project_file("config/site.yaml")
+    if os.path.exists(site):
+        with open(site, encoding="utf-8") as handle:
+            update_config(filled, yaml.safe_load(handle) or {})
+    update_config(filled, config)
+    config.update(filled)
+    validate(config, str(ROOT / "workflow/schemas/config.schema.yaml"))
+
+
+def load_slides():
+    """Return the sheet as {slide: {column: value}}, checked against its schema."""
+    path = project_file(config["slides"])
+    try:
+        sheet = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            comment="#",
+            encoding="utf-8",
+        )
+    except (OSError, ValueError) as problem:
+        raise WorkflowError(
+            f"{path}: expected a tab-separated table of slides ({problem})"
+        )
+    if sheet.empty:
+        raise WorkflowError(f"{path}: expected at least one slide, found none")
+    doubled = (
+        sheet.loc[sheet["slide"].duplicated(), "slide"].tolist()
+        if "slide" in sheet
+        else []
+    )
+    if doubled:
+        raise WorkflowError(
+            f"{path}: slide {doubled[0]!r} stands in two rows; names must differ"
+        )
+    schema_path = ROOT / "workflow/schemas/slides.schema.yaml"
+    validate(sheet, str(schema_path))
+    return {row["slide"]: row for row in sheet.to_dict("records")}
+
+
+load_config()
+SLIDES = load_slides()
+SIMULATED = {slide for slide, row in SLIDES.items() if row["bundle"] == "simulated"}
+
+
+wildcard_constraints:
+    slide="[A-Za-z0-9][A-Za-z0-9_.-]*",
+
+
+def slides_of(*splits):
+    """Return the slides of these splits in the sheet's order; all slides if none is named."""
+    return [
+        slide for slide, row in SLIDES.items() if not splits or row["split"] in splits
+    ]
+
+
+def modelled_slides():
+    """Return the slides that go further than their crops."""
+    return slides_of("train", "val", "test", "apply")
+
+
+def stage_params(stage):
+    """Return the YAML file with the parameters of a stage; a changed value reruns the stage."""
+    return project_file(f"config/stages/{stage}.yaml")
+
+
+def sheet_value(column):
+    """Return a function of the wildcards that looks `column` up in the sheet."""
+    return lambda wildcards: SLIDES[wildcards.slide].get(column, "")
+
+
+def sheet_path(column):
+    """Like sheet_value, for paths: relative ones start from `bundles`."""
+
+    def look_up(wildcards):
+        value = SLIDES[wildcards.slide].get(column, "")
+        return os.path.join(config["bundles"], value) if value else ""
+
+    return look_up
+
+
+def bundle_path(wildcards):
+    """Return the folder of a slide's bundle."""
+    if wildcards.slide in SIMULATED:
+        return f"results/simulate/{wildcards.slide}/bundle"
+    return sheet_path("bundle")(wildcards)
+
+
+# Files of a bundle whose change means that the slide has to be read again. Transcripts and analysis are left out:
+# nothing is made from them by default and they are the largest.
+WATCHED = (
+    "experiment.xenium",
+    "cells.parquet",
+    "cells.csv.gz",
+    "cell_feature_matrix.h5",
+    "cells.zarr.zip",
+    "cell_boundaries.parquet",
+    "nucleus_boundaries.parquet",
+    "morphology.ome.tif",
+    "morphology_focus.ome.tif",
+    "morphology_mip.ome.tif",
+)
+
+
+def bundle_files(wildcards):
+    """Return what a slide is made from: the files that exist.
+
+    A missing file is not an error here but in `spatia ingest`, so that one broken bundle does not stop the others.
+    """
+    folder = bundle_path(wildcards)
+    if wildcards.slide in SIMULATED:
+        return [folder]
+    try:
+        present = set(os.listdir(folder))
+    except OSError:
+        return []
+    files = [os.path.join(folder, name) for name in WATCHED if name in present]
+    focus = os.path.join(folder, "morphology_focus")
+    if "morphology_focus" in present and os.path.isdir(focus):
+        files += sorted(
+            entry.path for entry in os.scandir(focus) if entry.name.endswith(".tif")
+        )
+    files += [
+        path
+        for path in (sheet_path("he")(wildcards), sheet_path("he_alignment")(wildcards))
+        if os.path.exists(path)
+    ]
+    return files
+
+
+def existing(column):
+    """Return a function of the wildcards that gives the file named in `column`, or nothing."""
+    return lambda wildcards: [path for path in [sheet_path(column)(wildcards)] if path]
+
+
+def megabytes(base, per_input=0.0):
+    """Return a memory function: `base` + `per_input` x size of the inputs, doubled on every retry."""
+
+    def grow(wildcards, input, attempt):
+        return int((base + per_input * input.size_mb) * 2 ** (attempt - 1))
+
+    return grow
+
+
+def minutes(base, per_input_gb=0.0):
+    """Return a run time function: `base` + minutes per GB of input, doubled on every retry."""
+
+    def grow(wildcards, input, attempt):
+        return int((base + per_input_gb * input.size_mb / 1000) * 2 ** (attempt - 1))
+
+    return grow
+
+
+def send_jobs_to_site(workflow, config):
+    """Give every rule the account and partition of config/site.yaml; GPU rules the ones under `gpu`."""
+    site = config.get("site", {})
+    plain = {key: value for key, value in site.items() if key != "gpu"}
+    for step in workflow.rules:
+        wanted = {**plain, **site.get("gpu", {})} if "gpu" in step.resources else plain
+        for key, value in wanted.items():
+            step.resources.setdefault(key, value)
+
+
+def warn_about_cores(workflow):
+    """Say so when `--cores` of this machine would cap the threads of jobs that run on others (snakemake #2997)."""
+    cores = workflow.resource_settings.cores
+    widest = max(WIDEST, 1)
+    if (
+        workflow.remote_exec is False
+        and workflow.non_local_exec
+        and cores is not None
+        and cores < widest
+    ):
+        logger.warning(
+            f"--cores {cores} also caps every cluster job's threads at {cores}; start from a machine with {widest}."
+        )
+
+
+def report_what_there_is():
+    """After a failure, still write the report: it names the slides that failed, and why.
+
+    Its files are dated into the past, so that the next run makes them anew whatever changes.
+    """
+    slides = project_file(config["slides"])
+    shell(
+        "spatia report --run . --slides {slides:q} --out results/report.html --cohort results/cohort.tsv"
+        " --figures results/figures --failed-ok --log logs/report/partial.log"
+        " && touch -d 2000-01-01 results/report.html results/cohort.tsv results/figures"
+        " || echo 'spatia: the report of what there is could not be written; see logs/report/partial.log' >&2"
+    )

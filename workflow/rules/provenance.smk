@@ -1,0 +1,18 @@
+rule provenance:
+    """What was run: config, parameters, versions, commit, checksums of the bundles."""
+    input:
+        records=expand("results/ingest/{slide}/ingest.json", slide=slides_of()),
+        slides=project_file(config["slides"]),
+    output:
+        provenance="results/provenance.json",
+    log:
+        "logs/provenance/run.log",
+    benchmark:
+        "logs/benchmarks/provenance/run.tsv"
+    conda:
+        "../../envs/spatia.yaml"
+    resources:
+        mem_mb=megabytes(1000),
+        runtime=minutes(5),
+    shell:
+        "spatia provenance --run . --slides {input.slides:q} --out {output.provenance:q} --log {log:q}"

@@ -1,0 +1,25 @@
+rule report:
+    """Everything measured so far -> one page, the cohort table, figures."""
+    input:
+        records=expand("results/ingest/{slide}/ingest.json", slide=slides_of()),
+        cells=expand("results/qc/{slide}/cells.parquet", slide=slides_of()),
+        crops=expand("results/crop/{slide}/crops", slide=slides_of()),
+        tiles=expand("results/tile/{slide}/tiles", slide=modelled_slides()),
+        provenance="results/provenance.json",
+        slides=project_file(config["slides"]),
+    output:
+        page="results/report.html",
+        cohort="results/cohort.tsv",
+        figures=directory("results/figures"),
+    log:
+        "logs/report/run.log",
+    benchmark:
+        "logs/benchmarks/report/run.tsv"
+    conda:
+        "../../envs/spatia.yaml"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(30),
+    shell:
+        "spatia report --run . --slides {input.slides:q} --out {output.page:q} --cohort {output.cohort:q}"
+        " --figures {output.figures:q} --log {log:q}"
