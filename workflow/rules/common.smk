@@ -188,17 +188,13 @@ def send_jobs_to_site(workflow, config):
 
 
 def warn_about_cores(workflow):
-    """Say so when `--cores` of this machine would cap the threads of jobs that run on others (snakemake #2997)."""
+    """Say so when `--cores` would cap the threads of jobs that run on other machines (snakemake #2997)."""
     cores = workflow.resource_settings.cores
-    widest = max(WIDEST, 1)
-    if (
-        workflow.remote_exec is False
-        and workflow.non_local_exec
-        and cores is not None
-        and cores < widest
-    ):
+    threads = [step.resources["_cores"] for step in workflow.rules]
+    widest = max(count for count in threads if isinstance(count, int))
+    if workflow.non_local_exec and cores is not None and cores < widest:
         logger.warning(
-            f"--cores {cores} also caps every cluster job's threads at {cores}; start from a machine with {widest}."
+            f"--cores {cores} also caps the threads of cluster jobs; some want {widest}: say --cores {widest}."
         )
 
 
