@@ -1,0 +1,72 @@
+"""Parameter files: defaults, types, unknown keys."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from spatia import config
+from spatia.config import CropParams, IngestParams, QcParams, TileParams, load_params
+from spatia.errors import SpatiaError
+
+SHIPPED = {"ingest": IngestParams, "qc": QcParams, "crop": CropParams, "tile": TileParams}
+
+
+def write(tmp_path, text):
+    path = tmp_path / "stage.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_empty_file_gives_the_defaults(tmp_path):
+    assert load_params(write(tmp_path, ""), CropParams) == CropParams()
+
+
+def test_value_replaces_its_default_and_an_integer_becomes_a_float(tmp_path):
+    params = load_params(write(tmp_path, "window_um: 20\nscaling: minmax\n"), CropParams)
+    assert (params.window_um, params.scaling) == (20.0, "minmax")
+    assert isinstance(params.window_um, float)
+
+
+def test_null_switches_a_filter_off(tmp_path):
+    assert load_params(write(tmp_path, "min_counts: null"), QcParams).min_counts is None
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("widow_um: 3", "unknown key 'widow_um'; the known keys are window_um"),
+        ("window_um: wide", "window_um should be float, found 'wide'"),
+        ("scaling: log", "scaling should be"),
+        ("window_um: true", "window_um should be float"),
+        ("- a\n- b", "expected 'key: value' lines, found list"),
+        ("a: [", "expected YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, match):
+    with pytest.raises(SpatiaError, match=match.replace("[", r"\[")):
+        load_params(write(tmp_path, text), CropParams)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(SpatiaError, match="nowhere.yaml: expected a parameter file"):
+        load_params(tmp_path / "nowhere.yaml", CropParams)
+
+
+@pytest.mark.parametrize("stage", SHIPPED)
+def test_shipped_files_show_every_key_with_its_default(root, stage):
+    path = root / "config" / "stages" / f"{stage}.yaml"
+    assert load_params(path, SHIPPED[stage]) == SHIPPED[stage]()
+    shown = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(shown) == {field.name for field in dataclasses.fields(SHIPPED[stage])}
+
+
+def test_every_key_is_documented(root):
+    text = (root / "config" / "README.md").read_text(encoding="utf-8")
+    for params in SHIPPED.values():
+        for field in dataclasses.fields(params):
+            assert f"`{field.name}`" in text, field.name
+
+
+def test_params_travel_as_plain_dictionaries():
+    assert config.params_to_dict(TileParams()) == {"niche_px": 256, "niches_per_tissue": 4}

@@ -1,0 +1,145 @@
+"""The whole workflow on small simulated slides: what reruns, what a failure stops, what a kill leaves."""
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+from workflow_run import data_files, killed, make_run, planned_jobs, snakemake, write_sheet
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of one slide, uninterrupted; also how long it took."""
+    folder = make_run(tmp_path_factory.mktemp("workflow") / "finished", ["one"])
+    start = time.monotonic()
+    snakemake(folder)
+    return folder, time.monotonic() - start
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished run that a test may change."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    return folder
+
+
+def test_it_ends_with_report_tables_and_exports(finished):
+    results = finished[0] / "results"
+    for name in ("report.html", "cohort.tsv", "provenance.json", "export/one/one.h5ad", "export/one/one.zarr"):
+        assert (results / name).exists(), name
+
+
+def test_a_second_run_does_nothing(finished):
+    assert planned_jobs(finished[0]) == {}
+
+
+def test_touching_a_parameter_file_reruns_nothing(copy):
+    for path in (copy / "config" / "stages").iterdir():
+        os.utime(path)
+    assert planned_jobs(copy) == {}
+
+
+def test_a_changed_value_reruns_its_stage_and_what_follows(copy):
+    path = copy / "config" / "stages" / "crop.yaml"
+    path.write_text(path.read_text().replace("scaling: percentile", "scaling: minmax"))
+    assert planned_jobs(copy) == {"crop": 1, "export": 1, "report": 1, "provenance": 1}
+
+
+def test_one_more_slide_runs_only_that_slide_and_the_cohort(copy):
+    path = copy / "config" / "stages" / "simulate.yaml"
+    before = data_files(copy)
+    shutil.copytree(copy / "results" / "simulate" / "one" / "bundle", copy / "bundles" / "new slide's; bundle")
+    write_sheet(copy, [{"slide": "one"}, {"slide": "two", "bundle": "bundles/new slide's; bundle", "split": "apply"}])
+    slide_steps = dict.fromkeys(["ingest", "qc", "crop", "tile", "export"], 1)
+    assert planned_jobs(copy) == {**slide_steps, "report": 1, "provenance": 1}
+    snakemake(copy)
+    after = data_files(copy)
+    old_slide = [name for name in before if "/one/" in name]
+    assert {name: after[name] for name in old_slide} == {name: before[name] for name in old_slide}
+    assert "results/export/two/two.h5ad" in after
+    assert path.exists()
+
+
+def test_a_broken_slide_does_not_stop_the_others_and_the_report_says_why(copy):
+    broken = copy / "bundles" / "broken"
+    shutil.copytree(copy / "results" / "simulate" / "one" / "bundle", broken)
+    (broken / "cells.parquet").write_bytes(b"garbage")
+    shutil.copytree(copy / "results" / "simulate" / "one" / "bundle", copy / "bundles" / "sound")
+    write_sheet(
+        copy,
+        [
+            {"slide": "bad", "bundle": "bundles/broken", "split": "apply"},
+            {"slide": "good", "bundle": "bundles/sound", "split": "apply"},
+        ],
+    )
+    done = snakemake(copy, check=False)
+    assert done.returncode != 0
+    page = (copy / "results" / "report.html").read_text(encoding="utf-8")
+    assert "cells.parquet" in page
+    assert "bad" in page
+    assert (copy / "results" / "export" / "good" / "good.h5ad").exists()
+    assert not (copy / "results" / "ingest" / "bad" / "slide.zarr").exists()
+    (broken / "cells.parquet").write_bytes((copy / "bundles" / "sound" / "cells.parquet").read_bytes())
+    plan = planned_jobs(copy)
+    assert plan["ingest"] == 1
+    assert plan["report"] == 1
+
+
+def test_killed_at_random_moments_the_rerun_ends_with_the_same_data(finished, tmp_path):
+    reference = data_files(finished[0])
+    assert len(reference) > 20
+    seed = int(os.environ.get("SPATIA_KILL_SEED", random.SystemRandom().randrange(10**6)))
+    moments = random.Random(seed)
+    kills, rounds = int(os.environ.get("SPATIA_KILLS", "3")), 0
+    while kills:
+        rounds += 1
+        folder = make_run(tmp_path / f"round_{rounds}", ["one"])
+        interrupted = True
+        while interrupted and kills:
+            interrupted = killed(folder, moments.uniform(2, finished[1]))
+            kills -= interrupted
+            snakemake(folder, "--unlock")
+        snakemake(folder)
+        assert data_files(folder) == reference, f"seed {seed}"
+        assert planned_jobs(folder) == {}
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ({"slide": "a b"}, "slide"),
+        ({"slide": "a", "split": "trian"}, "trian"),
+        ({"slide": "a", "species": "yeti"}, "yeti"),
+        ({"slide": "a", "roi_um": "1,2,3"}, "roi_um"),
+    ],
+)
+def test_a_wrong_sheet_is_refused(tmp_path, row, match):
+    folder = make_run(tmp_path / "run", ["one"])
+    write_sheet(folder, [row])
+    done = snakemake(folder, "--dry-run", check=False)
+    assert done.returncode != 0
+    assert match in done.stdout + done.stderr
+
+
+def test_unknown_config_keys_and_doubled_slides_are_refused(tmp_path):
+    folder = make_run(tmp_path / "run", ["one"])
+    done = snakemake(folder, "--dry-run", "--config", "slide_table=x", check=False)
+    assert done.returncode != 0
+    assert "slide_table" in done.stdout + done.stderr
+    write_sheet(folder, [{"slide": "one"}, {"slide": "one"}])
+    done = snakemake(folder, "--dry-run", check=False)
+    assert "stands in two rows" in done.stdout + done.stderr
+
+
+def test_a_dry_run_over_a_thousand_slides_plans_them_all(tmp_path):
+    folder = make_run(tmp_path / "run", ["one"])
+    write_sheet(folder, [{"slide": f"s{number}", "split": "apply"} for number in range(1000)])
+    plan = planned_jobs(folder)
+    assert plan["ingest"] == plan["export"] == 1000
+    assert plan["report"] == 1
