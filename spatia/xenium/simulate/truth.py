@@ -1,0 +1,183 @@
+"""What was planted, as tables, and the counterfactual images that only a simulator has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from spatia.xenium.simulate.fields import Box
+from spatia.xenium.simulate.morphology import PARAMETER_NAMES
+from spatia.xenium.simulate.paint import Outlines, paint
+from spatia.xenium.simulate.population import with_parameters
+from spatia.xenium.simulate.render import RENDER_MARGIN_PX, Scene, render
+from spatia.xenium.simulate.states import TRANSITIONS, Transition
+
+WINDOW_PX = 128
+# what happens to the cell that a counterfactual is about; all else is kept
+_PLANTED = ("type", "state", "niche", "domain", "program", "program_strength", "image_class", "gene_class")
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Windows of control cells as they are and as they would be in the target state.
+
+    Attributes
+    ----------
+    table : one row per pair: ``label``, ``transition``, ``target_state``, ``niche``, ``y0``, ``x0`` (the window's top
+        left pixel), and every rendering parameter as ``<name>_before`` and ``<name>_after``
+    factual, counterfactual : (pair, c, WINDOW_PX, WINDOW_PX) uint16, as the camera sees them
+    factual_mask, counterfactual_mask : (pair, WINDOW_PX, WINDOW_PX) bool, the cell's own pixels
+    """
+
+    table: pd.DataFrame
+    factual: np.ndarray
+    counterfactual: np.ndarray
+    factual_mask: np.ndarray
+    counterfactual_mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Planted truth of one slide.
+
+    Attributes
+    ----------
+    cells : one row per cell in label order: planted factors, parameters, residuals, flaw
+    log_folds : (gene, transition), expected log ratio of target to control at program strength 1
+    effects : planted change of each rendering parameter along each transition, niche effect apart
+    counterfactuals : see :class:`Counterfactuals`
+    """
+
+    cells: pd.DataFrame
+    log_folds: pd.DataFrame
+    effects: pd.DataFrame
+    counterfactuals: Counterfactuals
+
+
+def make_counterfactuals(
+    scene: Scene,
+    cells: pd.DataFrame,
+    slide: np.ndarray,
+    labels: np.ndarray,
+    per_transition: int,
+    pixel_size_um: float,
+    rng: np.random.Generator,
+) -> Counterfactuals:
+    """Render up to ``per_transition`` control cells of every transition in the target state.
+
+    Same cell, place, neighbours, residuals, textures and camera noise; only the state's change of the parameters is
+    applied. Neighbours keep their own outlines; where the cell grows or shrinks, shared borders follow, as they would
+    had the slide been simulated so.
+    """
+    chosen = [
+        (transition, row)
+        for transition in TRANSITIONS
+        for row in _choose_controls(cells, transition, labels, per_transition, rng)
+    ]
+    pairs = [_make_pair(scene, cells, slide, labels, transition, row, pixel_size_um) for transition, row in chosen]
+    n_stains = slide.shape[0]
+    images = (len(pairs), n_stains, WINDOW_PX, WINDOW_PX)
+    masks = (len(pairs), WINDOW_PX, WINDOW_PX)
+    return Counterfactuals(
+        table=pd.DataFrame([pair[0] for pair in pairs]),
+        factual=np.array([pair[1] for pair in pairs], np.uint16).reshape(images),
+        counterfactual=np.array([pair[2] for pair in pairs], np.uint16).reshape(images),
+        factual_mask=np.array([pair[3] for pair in pairs], bool).reshape(masks),
+        counterfactual_mask=np.array([pair[4] for pair in pairs], bool).reshape(masks),
+    )
+
+
+def _choose_controls(
+    cells: pd.DataFrame, transition: Transition, labels: np.ndarray, n: int, rng: np.random.Generator
+) -> list[int]:
+    """Return rows of control cells, niches in turn, whose window lies inside the slide."""
+    height, width = labels.shape
+    x, y = cells["x"], cells["y"]
+    margin = WINDOW_PX
+    inside = x.between(margin, width - margin) & y.between(margin, height - margin)
+    candidates = np.flatnonzero((cells["state"] == transition.control) & inside & (cells["flaw"] == ""))
+    candidates = rng.permutation(candidates)
+    niches = cells["niche"].to_numpy()[candidates]
+    # the k-th cell of every niche before the (k + 1)-th of any
+    turn = pd.Series(niches).groupby(niches).cumcount().to_numpy()
+    return candidates[np.argsort(turn, kind="stable")][:n].tolist()
+
+
+def _make_pair(
+    scene: Scene,
+    cells: pd.DataFrame,
+    slide: np.ndarray,
+    labels: np.ndarray,
+    transition: Transition,
+    row: int,
+    pixel_size_um: float,
+) -> tuple[dict[str, object], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    box = window_of(labels, row + 1, (cells["y"].iloc[row], cells["x"].iloc[row]))
+    around = _cells_around(cells, box)
+    changed = around.copy()
+    index = int(np.flatnonzero(around["row"] == row)[0])
+    changed.loc[index, "state"] = transition.target
+    changed = with_parameters(changed, pixel_size_um)
+    stains = slice(0, slide.shape[0])
+    factual, factual_mask = _render_window(scene, around, index, box, labels.shape)
+    other, other_mask = _render_window(scene, changed, index, box, labels.shape)
+    window = np.s_[box.y0 : box.y0 + WINDOW_PX, box.x0 : box.x0 + WINDOW_PX]
+    seen = slide[(slice(None), *window)]
+    # take the slide's own pixels wherever nothing changed, so that rounding cannot tell the two apart
+    counterfactual = np.where(factual[stains] == other[stains], seen, other[stains])
+    before, after = cells.iloc[row], changed.loc[index]
+    entry: dict[str, object] = {
+        "label": row + 1,
+        "transition": transition.name,
+        "control_state": transition.control,
+        "target_state": transition.target,
+        "niche": before["niche"],
+        "has_niche_effect": before["niche"] in transition.niches,
+        "y0": box.y0,
+        "x0": box.x0,
+    }
+    for name in PARAMETER_NAMES:
+        entry[f"{name}_before"], entry[f"{name}_after"] = float(before[name]), float(after[name])
+    entry["area_um2_before"] = float(factual_mask.sum() * pixel_size_um**2)
+    entry["area_um2_after"] = float(other_mask.sum() * pixel_size_um**2)
+    return entry, seen, counterfactual, factual_mask, other_mask
+
+
+def window_of(labels: np.ndarray, label: int, near: tuple[float, float]) -> Box:
+    """Return the window around the centre of a cell's mask box, kept inside the slide."""
+    top, left = (max(int(place) - WINDOW_PX, 0) for place in near)
+    part = labels[top : top + 2 * WINDOW_PX, left : left + 2 * WINDOW_PX] == label
+    rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+    y0 = top + (rows[0] + rows[-1] + 1) // 2 - WINDOW_PX // 2
+    x0 = left + (columns[0] + columns[-1] + 1) // 2 - WINDOW_PX // 2
+    return Box(
+        int(np.clip(y0, 0, labels.shape[0] - WINDOW_PX)),
+        int(np.clip(x0, 0, labels.shape[1] - WINDOW_PX)),
+        WINDOW_PX,
+        WINDOW_PX,
+    )
+
+
+def _cells_around(cells: pd.DataFrame, box: Box) -> pd.DataFrame:
+    """Return the cells that any pixel of the window can depend on, in label order, with their ``row``."""
+    reach = 300 + RENDER_MARGIN_PX
+    near = cells["x"].between(box.x0 - reach, box.x0 + box.width + reach)
+    near &= cells["y"].between(box.y0 - reach, box.y0 + box.height + reach)
+    return cells[near].reset_index(names="row")
+
+
+def _render_window(
+    scene: Scene, cells: pd.DataFrame, index: int, box: Box, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return all four stains (4, y, x) of the window, and the mask of the cell in row ``index``."""
+    wide = box.grow(RENDER_MARGIN_PX)
+    outlines = paint(cells, wide)
+    # the slide ends where its pixels end: cells do not shine in from beyond
+    outside = ((wide.rows() < 0) | (wide.rows() >= shape[0]))[:, None] | (
+        (wide.columns() < 0) | (wide.columns() >= shape[1])
+    )
+    label = np.where(outside, 0, outlines.label)
+    outlines = Outlines(label, np.where(outside, np.float32(0), outlines.depth_px), outlines.nucleus)
+    return render(scene, cells, outlines, box), outlines.crop(RENDER_MARGIN_PX).label == index + 1
