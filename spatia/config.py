@@ -33,9 +33,7 @@ class QcParams:
     max_control_rate: float | None = 0.05
     min_cell_area_um2: float | None = 4.0
     max_cell_area_um2: float | None = None
-    saturated_at: float = (
-        0.999  # quantile of the stain at which a pixel counts as saturated if the type's maximum is not reached
-    )
+    saturated_fraction: float = 0.98  # of the pixel type's maximum: from there a pixel is saturated
     window_um: float = 27.2  # A31: cells that do not fit are counted as clipped
 
 
