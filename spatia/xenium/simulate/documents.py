@@ -72,9 +72,9 @@ def gene_panel(features: pd.DataFrame, species: str, tissue: str) -> dict[str, A
     kinds = {"Gene Expression": "gene", "Negative Control Probe": "negative_control"}
     identity = {"design_id": _DESIGN, "name": _PANEL, "version": "1.0.0"}
     targets = [
-        _target(index, feature, kinds[feature.type], identity)
-        for index, feature in enumerate(features.itertuples())
-        if feature.type in kinds
+        _target(index, feature, kinds[feature["type"]], identity)
+        for index, feature in enumerate(features.to_dict("records"))
+        if feature["type"] in kinds
     ]
     panel = {
         "description": _PANEL,
@@ -134,8 +134,9 @@ def _assigned(slide: SimulatedSlide) -> float | str:
     return float((slide.transcripts.loc[good, "label"] > 0).mean())
 
 
-def _target(index: int, feature: Any, descriptor: str, identity: dict[str, str]) -> dict[str, Any]:
-    data = {"id": feature.id, "name": feature.name} if descriptor == "gene" else {"name": feature.name}
+def _target(index: int, feature: dict[Any, Any], descriptor: str, identity: dict[str, str]) -> dict[str, Any]:
+    names = ("id", "name") if descriptor == "gene" else ("name",)
+    data = {name: feature[name] for name in names}
     return {
         "codewords": [index],
         "info": {"gene_coverage": 1},

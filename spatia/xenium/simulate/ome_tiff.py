@@ -143,9 +143,7 @@ def _channel(index: int, name: str, samples: int) -> str:
 
 def _annotation(index: int) -> str:
     purpose = _PURPOSES[min(index, len(_PURPOSES) - 1)]
-    return (
-        f'    <MapAnnotation ID="Annotation:{index}"><Value><M K="Purpose">{purpose}</M></Value></MapAnnotation>'
-    )
+    return f'    <MapAnnotation ID="Annotation:{index}"><Value><M K="Purpose">{purpose}</M></Value></MapAnnotation>'
 
 
 def _planes(image: ImageSet) -> Sequence[str]:

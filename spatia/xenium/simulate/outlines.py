@@ -50,7 +50,8 @@ def outline_labels(labels: np.ndarray, n_labels: int, max_vertices: int) -> Outl
         if box is None:
             corners.append(np.zeros((0, 2)))
         else:
-            corners.append(_trace(_largest_piece(labels[box] == label)) + (box[1].start, box[0].start))
+            origin = np.array([box[1].start, box[0].start])
+            corners.append(_trace(_largest_piece(labels[box] == label)) + origin)
     simple = _simplify(corners, max_vertices)
     counts = np.array([len(outline) for outline in simple], np.int64)
     return Outlines(np.concatenate([np.zeros((0, 2)), *simple]), counts)

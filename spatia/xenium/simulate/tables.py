@@ -36,8 +36,7 @@ def save_table(path: Path, table: pd.DataFrame) -> None:
             pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd", row_group_size=_ROW_GROUP
         )
         return
-    texts = {name: table[name].map(_decoded) for name in table if table[name].dtype == object}
-    content = table.assign(**texts).to_csv(index=False, quoting=2, lineterminator="\n")  # 2: quote what is no number
+    content = table.apply(_decoded).to_csv(index=False, quoting=2, lineterminator="\n")  # 2: quote what is no number
     with open(path, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         file.write(content.encode())
 
@@ -71,7 +70,11 @@ def cell_table(
 ) -> pd.DataFrame:
     """Return ``cells.parquet``; ``counts`` has its rows in file order."""
     table = pd.DataFrame(
-        {"cell_id": rows.ids_as(facts), "x_centroid": summary["cell_centroid_x"], "y_centroid": summary["cell_centroid_y"]}
+        {
+            "cell_id": rows.ids_as(facts),
+            "x_centroid": summary["cell_centroid_x"],
+            "y_centroid": summary["cell_centroid_y"],
+        }
     )
     for column, kind in COUNTED_TYPES.items():
         table[column] = _row_sums(counts[:, np.flatnonzero(features["type"] == kind)])
@@ -151,8 +154,9 @@ def cluster_table(counts: sparse.csr_matrix, ids: np.ndarray, n_clusters: int = 
     return pd.DataFrame({"Barcode": ids, "Cluster": by_size[cluster] + 1})
 
 
-def _decoded(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value
+def _decoded(column: pd.Series) -> pd.Series:
+    is_bytes = len(column) > 0 and isinstance(column.iloc[0], bytes)
+    return column.str.decode("utf-8") if is_bytes else column
 
 
 def _row_sums(counts: sparse.csr_matrix) -> np.ndarray:
@@ -166,13 +170,10 @@ def _as_stored(texts: np.ndarray, facts: LayoutFacts) -> np.ndarray:
 
 
 def _transcript_cells(labels: np.ndarray, rows: BundleRows, facts: LayoutFacts) -> np.ndarray:
-    nowhere: object = "UNASSIGNED"
-    if facts.has_number_ids:
-        nowhere = np.int32(-1)
-    elif facts.text_is_bytes:
-        nowhere = b"UNASSIGNED"
-    ids = np.append(rows.ids_as(facts), nowhere)  # row -1: in no cell
-    return ids[rows.row_of_label[labels]]
+    ids = rows.ids_as(facts)
+    nowhere = b"UNASSIGNED" if facts.text_is_bytes else "UNASSIGNED"
+    last = np.array([-1 if facts.has_number_ids else nowhere], ids.dtype)
+    return np.concatenate([ids, last])[rows.row_of_label[labels]]  # row -1: in no cell
 
 
 def _nucleus_centres(slide: SimulatedSlide, rows: BundleRows) -> tuple[np.ndarray, np.ndarray]:
