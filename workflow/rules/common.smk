@@ -191,7 +191,7 @@ def warn_about_cores(workflow):
     """Say so when `--cores` would cap the threads of jobs that run on other machines (snakemake #2997)."""
     cores = workflow.resource_settings.cores
     threads = [step.resources["_cores"] for step in workflow.rules]
-    widest = max(count for count in threads if isinstance(count, int))
+    widest = max(count.value for count in threads if not count.is_evaluable())
     if workflow.non_local_exec and cores is not None and cores < widest:
         logger.warning(
             f"--cores {cores} also caps the threads of cluster jobs; some want {widest}: say --cores {widest}."
