@@ -1,4 +1,5 @@
 # Functions that rules share: the sheet of slides, paths, resources. No rule lives here.
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,15 @@ from snakemake.shell import shell
 from snakemake.utils import update_config, validate
 
 ROOT = Path(workflow.basedir).parent
+STAGES = ("simulate", "ingest", "qc", "crop", "tile")  # those with a parameter file
+    "simulate",
+    "ingest",
+    "qc",
+    "crop",
+    "tile",
+    "export",
+    "report",
+)  # those with a parameter file
 
 
 def project_file(path):

@@ -3,6 +3,7 @@ rule provenance:
     input:
         records=expand("results/ingest/{slide}/ingest.json", slide=slides_of()),
         slides=project_file(config["slides"]),
+        stages=[stage_params(stage) for stage in STAGES],
     output:
         provenance="results/provenance.json",
     log:
@@ -14,5 +15,7 @@ rule provenance:
     resources:
         mem_mb=megabytes(1000),
         runtime=minutes(5),
+    params:
+        config=json.dumps(config, sort_keys=True),
     shell:
-        "spatia provenance --run . --slides {input.slides:q} --out {output.provenance:q} --log {log:q}"
+        "spatia provenance --run . --config-json {params.config:q} --slides {input.slides:q} --out {output.provenance:q} --log {log:q}"
