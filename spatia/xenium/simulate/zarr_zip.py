@@ -40,14 +40,18 @@ class ZarrZip:
         """Write a group; the root's path is empty."""
         self._json(f"{path}/.zgroup".lstrip("/"), {"zarr_format": 2})
         if attributes is not None:
-            self._json(f"{path}/.zattrs".lstrip("/"), attributes)
+            self.attributes(path, attributes)
 
     def array(self, path: str, values: np.ndarray, attributes: dict[str, Any] | None = None) -> None:
         """Write a small array as one chunk."""
         chunks = tuple(max(1, size) for size in values.shape)
         self.chunked_array(path, values.shape, values.dtype, chunks, lambda window: values[window])
         if attributes is not None:
-            self._json(f"{path}/.zattrs", attributes)
+            self.attributes(path, attributes)
+
+    def attributes(self, path: str, attributes: dict[str, Any]) -> None:
+        """Write the attributes of an array or group."""
+        self._json(f"{path}/.zattrs".lstrip("/"), attributes)
 
     def chunked_array(
         self,
