@@ -11,15 +11,8 @@ from snakemake.shell import shell
 from snakemake.utils import update_config, validate
 
 ROOT = Path(workflow.basedir).parent
-STAGES = ("simulate", "ingest", "qc", "crop", "tile")  # those with a parameter file
-    "simulate",
-    "ingest",
-    "qc",
-    "crop",
-    "tile",
-    "export",
-    "report",
-)  # those with a parameter file
+# Stages with a parameter file
+STAGES = ("simulate", "ingest", "qc", "crop", "tile")
 
 
 def project_file(path):
