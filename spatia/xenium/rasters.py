@@ -7,9 +7,11 @@ times and holds it in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from spatia.keys import CHUNK_PX
 from spatia.machine import available_cpus
 from spatia.progress import progress
 
-ReadBlock = Callable[[int, int, int, int, int], np.ndarray]  # (channel, y0, y1, x0, x1) -> (h, w)
+ReadBlock = Callable[[int, int, int, int, int], np.ndarray]  # (first channel, y0, y1, x0, x1) -> (channels, h, w)
 Block = tuple[int, int, int, int, int]
 
 MAX_WORKERS = 4  # each holds a few blocks; more would trade the memory bound for little
@@ -36,13 +38,15 @@ class Raster:
     element : path in the store, ``images/morphology``
     shape : (c, y, x); labels have c = 1 here and no channel axis on disk
     dtype : of a pixel
-    read : returns one block of one channel; called from several threads
+    read : returns one block of ``channels_per_block`` channels; called from several threads
+    channels_per_block : more than 1 where channels are made together
     """
 
     element: str
     shape: tuple[int, int, int]
     dtype: np.dtype
     read: ReadBlock
+    channels_per_block: int = 1
 
     @property
     def is_labels(self) -> bool:
@@ -62,10 +66,16 @@ def write_raster(store: Path, raster: Raster) -> None:
     """Fill the placeholder element ``raster.element`` of ``store`` with its pixels and pyramid."""
     group = zarr.open_group(store, mode="r+", path=raster.element, use_consolidated=False)
     arrays = _make_levels(group, raster)
-    _run_blocks(lambda block: _copy_block(raster, arrays[0], block), arrays[0], raster.element)
+    run_blocks(lambda block: _copy_block(raster, arrays[0], block), blocks_of(raster), raster.element)
     halve = _halve_labels if raster.is_labels else _halve_image
-    for finer, coarser in zip(arrays, arrays[1:], strict=False):
-        _run_blocks(lambda block, a=finer, b=coarser: _halve_block(a, b, block, halve), coarser, raster.element)  # type: ignore[misc]
+    for finer, coarser in itertools.pairwise(arrays):
+        blocks = _blocks(*_channels_and_size(coarser), 1)
+        run_blocks(partial(_halve_block, finer, coarser, halve), blocks, f"{raster.element}, pyramid")
+
+
+def read_raster(raster: Raster) -> None:
+    """Read every block of a raster and keep none: whether it can be read at all."""
+    run_blocks(lambda block: _discard(raster.read(*block)), blocks_of(raster), raster.element)
 
 
 def _make_levels(group: zarr.Group, raster: Raster) -> list[zarr.Array]:
@@ -100,40 +110,59 @@ def _make_array(group: zarr.Group, name: str, shape: tuple[int, int, int], raste
     )
 
 
-def _blocks(array: zarr.Array) -> Iterator[Block]:
-    height, width = array.shape[-2:]
-    # rows outside, channels inside: neighbouring blocks of a file are read close together
-    for y in range(0, height, CHUNK_PX):
-        for channel in range(array.shape[0] if array.ndim == 3 else 1):
-            for x in range(0, width, CHUNK_PX):
-                yield channel, y, min(y + CHUNK_PX, height), x, min(x + CHUNK_PX, width)
+def blocks_of(raster: Raster) -> list[Block]:
+    """Return the blocks in which a raster is read: chunks of the store."""
+    return _blocks(*raster.shape, raster.channels_per_block)
 
 
-def _run_blocks(work: Callable[[Block], None], array: zarr.Array, what: str) -> None:
-    blocks = list(_blocks(array))
+def run_blocks(work: Callable[[Block], None], blocks: list[Block], what: str) -> None:
+    """Do ``work`` on all blocks, a few at a time; the first error ends it."""
     with ThreadPoolExecutor(min(available_cpus(), MAX_WORKERS)) as pool:
-        done: Iterable[None] = pool.map(work, blocks)
-        for _ in progress(done, what, total=len(blocks), unit="block"):
-            pass
+        try:
+            for _ in progress(pool.map(work, blocks), what, total=len(blocks), unit="block"):
+                pass
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _blocks(n_channels: int, height: int, width: int, step: int) -> list[Block]:
+    # rows outside, channels inside: neighbouring blocks of a file are read close together
+    return [
+        (channel, y, min(y + CHUNK_PX, height), x, min(x + CHUNK_PX, width))
+        for y in range(0, height, CHUNK_PX)
+        for channel in range(0, n_channels, step)
+        for x in range(0, width, CHUNK_PX)
+    ]
+
+
+def _channels_and_size(array: zarr.Array) -> tuple[int, int, int]:
+    return (array.shape[0] if array.ndim == 3 else 1), array.shape[-2], array.shape[-1]
+
+
+def _discard(pixels: np.ndarray) -> None:
+    del pixels
 
 
 def _copy_block(raster: Raster, array: zarr.Array, block: Block) -> None:
     _store(array, block, raster.read(*block))
 
 
-def _halve_block(finer: zarr.Array, coarser: zarr.Array, block: Block, halve: Callable[[Any], np.ndarray]) -> None:
+def _halve_block(
+    finer: zarr.Array, coarser: zarr.Array, halve: Callable[[np.ndarray], np.ndarray], block: Block
+) -> None:
     channel, y0, y1, x0, x1 = block
     window = (slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
-    source = finer[(channel, *window)] if finer.ndim == 3 else finer[window]
-    _store(coarser, block, halve(source))
+    source = np.asarray(finer[(channel, *window)] if finer.ndim == 3 else finer[window])
+    _store(coarser, block, halve(source)[None])
 
 
 def _store(array: zarr.Array, block: Block, pixels: np.ndarray) -> None:
     channel, y0, y1, x0, x1 = block
     if array.ndim == 3:
-        array[channel, y0:y1, x0:x1] = pixels
+        array[channel : channel + len(pixels), y0:y1, x0:x1] = pixels
     else:
-        array[y0:y1, x0:x1] = pixels
+        array[y0:y1, x0:x1] = pixels[0]
 
 
 def _halve_image(pixels: np.ndarray) -> np.ndarray:

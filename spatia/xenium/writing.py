@@ -60,6 +60,9 @@ def write_slide(path: Path, content: SlideContent) -> None:
         # zarr announces its next release's default once per array; the arrays that matter set their chunks
         warnings.filterwarnings("ignore", message="zarr v3 autosharding")
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")  # shapes.parquet
+        warnings.filterwarnings("ignore", message="The table is annotating")  # anndata's order of checks
         _write_with_library(path, content)
         for raster in content.rasters:
             write_raster(path, raster)

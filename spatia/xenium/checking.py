@@ -1,0 +1,247 @@
+"""Everything that could be wrong with a bundle, found before anything is written.
+
+Reads the tables once (ingest goes on with what was read) and the images' directories; pixels are only sampled here,
+:func:`spatia.xenium.sources.open_sources` reads them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatia import keys
+from spatia.errors import SpatiaError
+from spatia.xenium import reading
+from spatia.xenium.layouts import EXPERIMENT, Bundle
+from spatia.xenium.reading import Counts
+from spatia.xenium.stack import check_segments
+from spatia.xenium.tiffs import RESTORE
+
+if TYPE_CHECKING:
+    import geopandas
+
+# a centroid is that of the mask, an outline is the mask's, simplified: real ones lie inside by 0.7 um and more
+_CENTROID_TOLERANCE_UM = 2.0
+# outlines run along pixel corners and are smoothed a little
+_VERTEX_TOLERANCE_UM = 1.0
+
+
+@dataclass(frozen=True)
+class BundleTables:
+    """The tables of a bundle, checked against each other.
+
+    Attributes
+    ----------
+    cells : one row per cell, index ``cell_id``, columns as in ``cells.parquet``
+    counts : of the genes, in the order of ``cells``
+    outlines : element name -> polygons in micrometres of the bundle, index ``cell_id``
+    reader : what read counts and outlines, and why it was not the library where it was not
+    notes : oddities that do not matter enough to refuse
+    """
+
+    cells: pd.DataFrame
+    counts: Counts
+    outlines: dict[str, geopandas.GeoDataFrame]
+    reader: str
+    notes: tuple[str, ...]
+
+
+def check_tables(bundle: Bundle) -> BundleTables:
+    """Read the tables of a bundle and check that they agree.
+
+    Raises
+    ------
+    SpatiaError
+        On the first thing that makes the bundle unfit.
+    """
+    cells = reading.read_cells(bundle.cells)
+    check_cells(bundle, cells)
+    counts = reading.read_counts(bundle.matrix)
+    counts = _in_order(counts, check_same_cells(bundle, cells, counts))
+    notes = [*_check_transcript_counts(bundle, cells, counts), *_check_number(bundle, cells)]
+    counts, outlines, reader = _read_outlines(bundle, cells, counts)
+    for name, file in _boundary_files(bundle):
+        notes += check_outlines(bundle, file, cells, outlines[name])
+    return BundleTables(cells, counts, outlines, reader, tuple(notes))
+
+
+def check_images(bundle: Bundle, decode_one: bool) -> None:
+    """Check that all tiles of all images lie inside their files and, if asked, decode one of every plane."""
+    for image in (*bundle.focus, *bundle.stack):
+        check_segments(image.file, image.pages, decode_one)
+    if bundle.he is not None:
+        check_segments(bundle.he.file, (0,), decode_one)
+
+
+def check_cells(bundle: Bundle, cells: pd.DataFrame) -> None:
+    """Check ids and positions of the cell table."""
+    if not len(cells):
+        raise SpatiaError(f"{bundle.cells}: expected cells, found none; leave this slide out, or restore the file")
+    repeated = cells.index[cells.index.duplicated()]
+    if len(repeated):
+        raise SpatiaError(
+            f"{bundle.cells}: expected every cell once, found {_some(repeated.unique())} more than once; {RESTORE}"
+        )
+    xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)
+    bad = ~np.isfinite(xy).all(axis=1)
+    if bad.any():
+        raise SpatiaError(
+            f"{bundle.cells}: expected finite positions, found {bad.sum()} cells without ({_some(cells.index[bad])}); {RESTORE}"
+        )
+    _check_inside(bundle, bundle.cells, xy, cells.index.to_numpy(), 0.0)
+
+
+def check_same_cells(bundle: Bundle, cells: pd.DataFrame, counts: Counts) -> np.ndarray:
+    """Check that matrix and cell table have the same cells; return the matrix row of each cell."""
+    barcodes = pd.Index(counts.cell_ids)
+    repeated = barcodes[barcodes.duplicated()]
+    if len(repeated):
+        raise SpatiaError(
+            f"{bundle.matrix}: expected every cell once, found {_some(repeated.unique())} more than once; {RESTORE}"
+        )
+    _same_ids(bundle.matrix, barcodes, bundle.cells, cells.index)
+    return barcodes.get_indexer(cells.index)
+
+
+def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: geopandas.GeoDataFrame) -> list[str]:
+    """Check outlines against the cell table; return notes."""
+    import shapely
+
+    unknown = outlines.index.difference(cells.index)
+    if len(unknown):
+        raise SpatiaError(
+            f"{file}: expected outlines of the cells in {bundle.cells.name}, found {len(unknown)} of unknown cells "
+            f"({_some(unknown)}); {RESTORE}"
+        )
+    bounds = shapely.bounds(outlines.geometry.to_numpy())
+    _check_finite(file, outlines)
+    ids = outlines.index.to_numpy()
+    for corner in (bounds[:, :2], bounds[:, 2:]):
+        _check_inside(bundle, file, corner, ids, _VERTEX_TOLERANCE_UM)
+    if file == bundle.cell_boundaries:
+        _check_centroids(bundle, cells.loc[ids], bounds)
+    absent = len(cells) - len(outlines)
+    if file == bundle.cell_boundaries and absent:
+        return [f"{file.name}: {absent} of {len(cells)} cells have no outline"]
+    return []
+
+
+def _check_finite(file: Path, outlines: geopandas.GeoDataFrame) -> None:
+    import shapely
+
+    xy, rows = shapely.get_coordinates(outlines.geometry.to_numpy(), return_index=True)
+    bad = ~np.isfinite(xy).all(axis=1)
+    if bad.any():
+        found = f"{bad.sum()} that are not (cell {outlines.index[rows[bad.argmax()]]})"
+        raise SpatiaError(f"{file}: expected finite vertices, found {found}; {RESTORE}")
+
+
+def _check_centroids(bundle: Bundle, cells: pd.DataFrame, bounds: np.ndarray) -> None:
+    xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)
+    outside = np.maximum(bounds[:, :2] - xy, xy - bounds[:, 2:]).max(axis=1)
+    wrong = outside > _CENTROID_TOLERANCE_UM
+    if wrong.any():
+        raise SpatiaError(
+            f"{bundle.cell_boundaries}: expected outlines around the centroids of {bundle.cells.name}, found "
+            f"{wrong.sum()} of {len(cells)} elsewhere ({_some(cells.index[wrong])}, {outside.max():.1f} um away): "
+            f"ids are swapped or the files are of two slides; {RESTORE}"
+        )
+
+
+def _check_inside(bundle: Bundle, file: Path, xy: np.ndarray, ids: np.ndarray, tolerance_um: float) -> None:
+    height_um, width_um = (size * bundle.pixel_size_um for size in bundle.shape_px)
+    limit = np.array([width_um, height_um]) + tolerance_um
+    outside = ((xy < -tolerance_um) | (xy > limit)).any(axis=1)
+    if outside.any():
+        first = outside.argmax()
+        raise SpatiaError(
+            f"{file}: expected positions inside the image of {width_um:.1f} x {height_um:.1f} um, found {outside.sum()} "
+            f"outside (cell {ids[first]} at x {xy[first, 0]:.1f}, y {xy[first, 1]:.1f}); restore the file, or correct "
+            f"pixel_size ({bundle.pixel_size_um:g} um) in {EXPERIMENT}"
+        )
+
+
+def _same_ids(file: Path, ids: pd.Index, reference: Path, expected: pd.Index) -> None:
+    extra, absent = ids.difference(expected), expected.difference(ids)
+    if len(extra) or len(absent):
+        example = f"{_some(extra)} only here" if len(extra) else f"{_some(absent)} only there"
+        raise SpatiaError(
+            f"{file}: expected the {len(expected)} cells of {reference.name}, found {len(ids)}, of which {len(extra)} are "
+            f"not there and {len(absent)} are absent ({example}); the files are not of one run, {RESTORE}"
+        )
+
+
+def _in_order(counts: Counts, rows: np.ndarray) -> Counts:
+    if (rows == np.arange(len(rows))).all():
+        return counts
+    return Counts(counts.cell_ids[rows], counts.genes, counts.matrix[rows])
+
+
+def _check_transcript_counts(bundle: Bundle, cells: pd.DataFrame, counts: Counts) -> list[str]:
+    """Compare the matrix with the cell table's own sums: the only trace that swapped barcodes leave."""
+    if "transcript_counts" not in cells:
+        return []
+    written = cells["transcript_counts"].to_numpy(np.int64)
+    summed = np.asarray(counts.matrix.sum(axis=1, dtype=np.int64)).ravel()
+    more = summed > written
+    if more.any():
+        raise SpatiaError(
+            f"{bundle.matrix}: expected at most the transcript_counts of {bundle.cells.name}, found more for "
+            f"{more.sum()} of {len(cells)} cells ({_some(cells.index[more])}): ids are swapped or the files are of two "
+            f"runs; {RESTORE}"
+        )
+    fewer = int((summed < written).sum())
+    text = f"{bundle.matrix.name}: {fewer} of {len(cells)} cells have fewer gene counts than {bundle.cells.name} says"
+    return [f"{text}: a reduced panel?"] if fewer else []
+
+
+def _check_number(bundle: Bundle, cells: pd.DataFrame) -> list[str]:
+    number = bundle.specs.get("num_cells")
+    if number is None or number == len(cells):
+        return []
+    return [f"{EXPERIMENT} speaks of {number} cells, {bundle.cells.name} has {len(cells)}"]
+
+
+def _boundary_files(bundle: Bundle) -> list[tuple[str, Path]]:
+    files = [(keys.CELL_BOUNDARIES, bundle.cell_boundaries)]
+    if bundle.nucleus_boundaries is not None:
+        files.append((keys.NUCLEUS_BOUNDARIES, bundle.nucleus_boundaries))
+    return files
+
+
+def _read_outlines(
+    bundle: Bundle, cells: pd.DataFrame, counts: Counts
+) -> tuple[Counts, dict[str, geopandas.GeoDataFrame], str]:
+    """Return counts and outlines by the library where it can read them, else from their files."""
+    from importlib.metadata import version
+
+    reason = reading.why_not_library(bundle, cells, counts)
+    if reason is None:
+        try:
+            library_counts, outlines = reading.read_with_library(bundle)
+            reason = _disagreement(bundle, outlines)
+            if reason is None:
+                return library_counts, outlines, f"spatialdata-io {version('spatialdata-io')}"
+        except Exception as problem:  # it raises assertions, index and type errors on what it does not expect
+            reason = f"it stopped with {type(problem).__name__}: {str(problem)[:200]}"
+    outlines = {name: reading.read_outlines(file) for name, file in _boundary_files(bundle)}
+    return counts, outlines, f"spatia, because spatialdata-io cannot: {reason}"
+
+
+def _disagreement(bundle: Bundle, outlines: dict[str, geopandas.GeoDataFrame]) -> str | None:
+    """Return where the library, which goes by label_id alone, names outlines differently than their own cell_id."""
+    for name, file in _boundary_files(bundle):
+        written = reading.read_outline_ids(file)
+        if len(written) != len(outlines[name]) or (written != outlines[name].index.to_numpy()).any():
+            return f"cell_id and label_id of {file.name} disagree"
+    return None
+
+
+def _some(ids: Iterable[object], n: int = 3) -> str:
+    listed: Sequence[str] = [str(cell_id) for cell_id in ids]
+    return ", ".join(listed[:n]) + (", ..." if len(listed) > n else "")

@@ -1,0 +1,224 @@
+"""Pixels of a bundle, opened: stains, labels and H&E as blocks in the slide's frame."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatia import keys
+from spatia.errors import SpatiaError
+from spatia.xenium import he as he_frame
+from spatia.xenium import masks
+from spatia.xenium.layouts import AlignedImage, Bundle
+from spatia.xenium.masks import CELL, NUCLEUS, FilledOutlines, LabelMap, MaskReader
+from spatia.xenium.rasters import Raster
+from spatia.xenium.stack import Choice, StainReader, tiles_line_up
+from spatia.xenium.tiffs import RESTORE
+from spatia.xenium.window import Window
+
+if TYPE_CHECKING:
+    import geopandas
+    import zarr
+
+ReadWindow = Callable[[int, int, int, int], np.ndarray]
+
+# share of cells whose mask must be found where their outline lies; 1.0 on all genuine bundles seen, but outlines are
+# simplified and thin cells may lose the point that is looked at
+_MIN_AGREEMENT = 0.98
+
+
+@dataclass
+class Agreement:
+    """Do masks and outlines speak of the same cells? One point inside every outline is looked up in the mask.
+
+    Attributes
+    ----------
+    xy_px : (n, 2) points in the bundle's pixels, sorted by y
+    labels : (n,) the label expected there
+    found : (n,) the label read there
+    """
+
+    xy_px: np.ndarray
+    labels: np.ndarray
+    found: np.ndarray
+
+    def look(self, block: np.ndarray, y0: int, x0: int) -> None:
+        """Note what a block of labels, whose first pixel is (y0, x0), has at the points in it."""
+        first, end = np.searchsorted(self.xy_px[:, 1], [y0, y0 + block.shape[0]])
+        x, y = (self.xy_px[first:end] - (x0, y0)).T
+        inside = (x >= 0) & (x < block.shape[1])
+        self.found[first:end][inside] = block[y[inside], x[inside]]
+
+    @property
+    def share(self) -> float:
+        """Share of points where the expected label was found."""
+        return float((self.found == self.labels).mean()) if len(self.labels) else 1.0
+
+
+@dataclass
+class LabelSource:
+    """Labels of cells or nuclei and where they come from.
+
+    Attributes
+    ----------
+    read : block of labels in the bundle's pixels
+    origin : ``masks`` or ``outlines``
+    reader : the mask, None when outlines are filled
+    agreement : of masks and outlines, None when outlines are filled
+    """
+
+    read: ReadWindow
+    origin: str
+    reader: MaskReader | None
+    agreement: Agreement | None
+
+    def check(self, bundle: Bundle) -> None:
+        """After all blocks were read: refuse masks that do not fit the outlines."""
+        if self.agreement is None or self.agreement.share >= _MIN_AGREEMENT:
+            return
+        wrong = int((self.agreement.found != self.agreement.labels).sum())
+        raise SpatiaError(
+            f"{bundle.masks}: expected the masks where {bundle.cell_boundaries.name} draws the cells, found {wrong} of "
+            f"{len(self.agreement.labels)} cells elsewhere: pixel_size ({bundle.pixel_size_um:g} um) is wrong, or the "
+            f"files are of two segmentations; {RESTORE}"
+        )
+
+    def count_without_pixels(self, labels: np.ndarray) -> int:
+        """After all blocks were read: return how many of ``labels`` have no pixel at all."""
+        if self.reader is None:
+            return 0
+        seen = self.reader.seen
+        return int((~seen[np.minimum(labels, len(seen) - 1)] | (labels >= len(seen))).sum())
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything with pixels, in the slide's frame."""
+
+    rasters: tuple[Raster, ...]
+    cell_labels: LabelSource
+    nucleus_labels: LabelSource | None
+    he_coverage: float | None
+
+
+@contextlib.contextmanager
+def open_sources(
+    bundle: Bundle,
+    window: Window,
+    choices: Sequence[Choice],
+    labels: pd.Series,
+    label_maps: dict[int, LabelMap],
+    group: zarr.Group | None,
+    outlines: dict[str, geopandas.GeoDataFrame],
+    he: AlignedImage | None,
+) -> Iterator[Sources]:
+    """Open all images and masks; closes them at the end.
+
+    Parameters
+    ----------
+    choices : image of every stain
+    labels : ``cell_label`` of the cells that are kept, index ``cell_id``
+    label_maps, group : of ``cells.zarr.zip``, empty and None where there is none
+    outlines : of all cells, micrometres of the bundle
+    """
+    stains = [StainReader(choice.image, tiles_line_up(choice.image, (window.y0, window.x0))) for choice in choices]
+    he_reader = None if he is None else he_frame.open_he(he, bundle.shape_px)
+    try:
+        cells = _cell_labels(bundle, labels, label_maps, group, outlines[keys.CELL_BOUNDARIES])
+        nuclei = _nucleus_labels(bundle, labels, label_maps, group, outlines.get(keys.NUCLEUS_BOUNDARIES))
+        rasters = [_stain_raster(bundle, window, stains), _label_raster(keys.CELL_LABELS, window, cells)]
+        if nuclei is not None:
+            rasters.append(_label_raster(keys.NUCLEUS_LABELS, window, nuclei))
+        if he_reader is not None:
+            rasters.append(_he_raster(window, he_reader))
+        coverage = None if he_reader is None else he_frame.coverage(he_reader, bundle.shape_px)
+        yield Sources(tuple(rasters), cells, nuclei, coverage)
+    finally:
+        for reader in (*stains, *([] if he_reader is None else [he_reader])):
+            reader.close()
+
+
+def _stain_raster(bundle: Bundle, window: Window, stains: Sequence[StainReader]) -> Raster:
+    def read(channel: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        return stains[channel].read(*window.shift(y0, y1, x0, x1))[None]
+
+    return Raster(f"images/{keys.MORPHOLOGY}", (len(stains), *window.shape), bundle.dtype, read)
+
+
+def _label_raster(name: str, window: Window, source: LabelSource) -> Raster:
+    def read(channel: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        top, bottom, left, right = window.shift(y0, y1, x0, x1)
+        block = source.read(top, bottom, left, right)
+        if source.agreement is not None:
+            source.agreement.look(block, top, left)
+        return block[None]
+
+    return Raster(f"labels/{name}", (1, *window.shape), np.dtype(np.uint32), read)
+
+
+def _he_raster(window: Window, reader: he_frame.HeReader) -> Raster:
+    def read(channel: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        return reader.read(*window.shift(y0, y1, x0, x1))
+
+    return Raster(f"images/{keys.HE}", (3, *window.shape), np.dtype(np.uint8), read, channels_per_block=3)
+
+
+def _cell_labels(
+    bundle: Bundle,
+    labels: pd.Series,
+    label_maps: dict[int, LabelMap],
+    group: zarr.Group | None,
+    outlines: geopandas.GeoDataFrame,
+) -> LabelSource:
+    array = None if group is None else masks.mask_array(group, CELL)
+    if array is None or CELL not in label_maps:
+        filled = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
+        return LabelSource(filled.read, "outlines", None, None)
+    _check_mask_shape(bundle, array)
+    assert bundle.masks is not None
+    reader = MaskReader(bundle.masks, array, masks.make_lookup(label_maps[CELL], labels))
+    return LabelSource(reader.read, "masks", reader, _points_inside(bundle, outlines, labels))
+
+
+def _nucleus_labels(
+    bundle: Bundle,
+    labels: pd.Series,
+    label_maps: dict[int, LabelMap],
+    group: zarr.Group | None,
+    outlines: geopandas.GeoDataFrame | None,
+) -> LabelSource | None:
+    array = None if group is None else masks.mask_array(group, NUCLEUS)
+    if array is not None and NUCLEUS in label_maps:
+        _check_mask_shape(bundle, array)
+        assert bundle.masks is not None
+        reader = MaskReader(bundle.masks, array, masks.make_lookup(label_maps[NUCLEUS], labels))
+        return LabelSource(reader.read, "masks", reader, None)
+    if outlines is None:
+        return None
+    filled: FilledOutlines = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
+    return LabelSource(filled.read, "outlines", None, None)
+
+
+def _check_mask_shape(bundle: Bundle, array: zarr.Array) -> None:
+    if tuple(array.shape) != bundle.shape_px:
+        raise SpatiaError(
+            f"{bundle.masks}: expected masks of {bundle.shape_px[0]} x {bundle.shape_px[1]} px as the images have, "
+            f"found {array.shape}; the files are not of one slide, {RESTORE}"
+        )
+
+
+def _points_inside(bundle: Bundle, outlines: geopandas.GeoDataFrame, labels: pd.Series) -> Agreement:
+    import shapely
+
+    kept = outlines[outlines.index.isin(labels.index)]
+    points = shapely.get_coordinates(shapely.point_on_surface(kept.geometry.to_numpy()))
+    xy_px = np.floor(points / bundle.pixel_size_um).astype(np.int64)
+    xy_px = xy_px.clip(0, np.array(bundle.shape_px[::-1]) - 1)
+    expected = labels.loc[kept.index].to_numpy().astype(np.uint32)
+    order = np.argsort(xy_px[:, 1], kind="stable")
+    return Agreement(xy_px[order], expected[order], np.zeros(len(expected), np.uint32))
