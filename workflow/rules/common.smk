@@ -162,6 +162,23 @@ def existing(column):
     return lambda wildcards: [path for path in [sheet_path(column)(wildcards)] if path]
 
 
+def options(**columns):
+    """Return a function of the wildcards that gives command-line options for what the sheet says, none for the rest.
+
+    `options(roi_um=sheet_value("roi_um"))` is ["--roi-um=1,2,3,4"] or [].
+    """
+
+    def look_up(wildcards):
+        values = {name: value(wildcards) for name, value in columns.items()}
+        return [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in values.items()
+            if value
+        ]
+
+    return look_up
+
+
 def megabytes(base, per_input=0.0):
     """Return a memory function: `base` + `per_input` x size of the inputs, doubled on every retry."""
 

@@ -21,8 +21,8 @@ rule export:
         mem_mb=megabytes(2000),
         runtime=minutes(20),
     params:
-        labels=sheet_path("labels"),
+        options=options(labels=sheet_path("labels")),
     shell:
         "spatia export --slide {wildcards.slide:q} --zarr {input.zarr:q} --record {input.record:q}"
-        " --qc-cells {input.cells:q} --crops {input.crops:q} --tiles {input.tiles:q} --labels {params.labels:q}"
+        " --qc-cells {input.cells:q} --crops {input.crops:q} --tiles {input.tiles:q} {params.options:q}"
         " --h5ad {output.h5ad:q} --store {output.store:q} --explorer {output.explorer:q} --log {log:q}"

@@ -19,10 +19,12 @@ rule ingest:
     params:
         bundle=bundle_path,
         species=sheet_value("species"),
-        roi=sheet_value("roi_um"),
-        he=sheet_path("he"),
-        he_alignment=sheet_path("he_alignment"),
+        options=options(
+            roi_um=sheet_value("roi_um"),
+            he=sheet_path("he"),
+            he_alignment=sheet_path("he_alignment"),
+        ),
     shell:
         "spatia ingest {params.bundle:q} --slide {wildcards.slide:q} --species {params.species:q}"
-        " --params {input.params:q} --roi-um {params.roi:q} --he {params.he:q} --he-alignment {params.he_alignment:q}"
+        " --params {input.params:q} {params.options:q}"
         " --zarr {output.zarr:q} --record {output.record:q} --log {log:q}"

@@ -12,11 +12,11 @@ rule provenance:
         "logs/benchmarks/provenance/run.tsv"
     conda:
         "../../envs/spatia.yaml"
-    params:
-        config=json.dumps(config, sort_keys=True),
     resources:
         mem_mb=megabytes(1000),
         runtime=minutes(5),
+    params:
+        config=json.dumps(config, sort_keys=True),
     shell:
         "spatia provenance --run . --config-json {params.config:q} --slides {input.slides:q}"
         " --out {output.provenance:q} --log {log:q}"
