@@ -43,10 +43,10 @@ def count_blocks(shape_px: tuple[int, int], size: int = keys.CHUNK_PX) -> int:
 
 
 def rows_per_block(
-    top: NDArray[np.int64],
-    left: NDArray[np.int64],
-    height: NDArray[np.int64],
-    width: NDArray[np.int64],
+    top: NDArray[np.integer],
+    left: NDArray[np.integer],
+    height: NDArray[np.integer],
+    width: NDArray[np.integer],
     size: int = keys.CHUNK_PX,
 ) -> dict[tuple[int, int], NDArray[np.int64]]:
     """Return, for every block (row, col), the boxes that touch it, in ascending order; empty boxes touch none."""

@@ -7,20 +7,24 @@ block has come. As all offsets are known, each cell is written to its place when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from spatia import keys
 from spatia.cells.blocks import Block, rows_per_block
 from spatia.cells.crops import INDEX_COLUMNS, mask_bytes_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MASK_BOX_COLUMNS = ("mask_y0", "mask_x0", "mask_h", "mask_w")  # of the QC table, in pixels of the slide
-N_MASK_PX = "n_mask_px"
+N_MASK_PX = "n_mask_px"  # pixels of the whole mask
+N_WINDOW_PX = "n_window_px"  # those in the window ...
+WINDOW_PX = "window_px"  # ... of this side
 
 
 def window_start(box_start: NDArray[np.int64], box_size: NDArray[np.int64], window_px: int) -> NDArray[np.int64]:
@@ -32,51 +36,61 @@ def window_start(box_start: NDArray[np.int64], box_size: NDArray[np.int64], wind
     return box_start + (box_size - window_px) // 2
 
 
-def plan_crops(cells: pd.DataFrame, window_px: int) -> pd.DataFrame:
-    """Return the index of the crops but for the offsets and the pixel counts of clipped cells.
+def plan_crops(cells: Mapping[str, Any] | pd.DataFrame, window_px: int) -> dict[str, NDArray]:
+    """Return where each cell's window and box lie: columns of ``index.parquet`` but for sizes and offsets.
 
-    ``cells`` is the QC table of the kept cells in storage order, index ``cell_id``. ``n_pixels`` is the size of the
-    whole mask; :func:`count_inside` says how much of a clipped cell lies in its window.
+    ``cells`` has the mask boxes of the QC table, in storage order; boxes beyond the window are clipped to it.
     """
-    top, left, height, width = (cells[name].to_numpy(np.int64) for name in MASK_BOX_COLUMNS)
+    top, left, height, width = (np.asarray(cells[name], np.int64) for name in MASK_BOX_COLUMNS)
     y0, x0 = window_start(top, height, window_px), window_start(left, width, window_px)
-    box_y, box_x = np.maximum(top - y0, 0), np.maximum(left - x0, 0)
     plan = {
-        keys.CELL_ID: cells.index.to_numpy(),
-        keys.CELL_LABEL: cells[keys.CELL_LABEL].to_numpy(np.int64),
         "y0": y0,
         "x0": x0,
-        "box_y": box_y,
-        "box_x": box_x,
+        "box_y": np.maximum(top - y0, 0),
+        "box_x": np.maximum(left - x0, 0),
         "box_h": np.minimum(height, window_px),
         "box_w": np.minimum(width, window_px),
-        "n_pixels": cells[N_MASK_PX].to_numpy(np.int64),
-        "is_clipped": (height > window_px) | (width > window_px),
     }
-    return pd.DataFrame(plan)
+    is_clipped = (height > window_px) | (width > window_px)
+    # narrow types: a slide has up to a million cells, and memory should not show it
+    return {name: column.astype(np.int32) for name, column in plan.items()} | {
+        keys.CELL_LABEL: np.asarray(cells[keys.CELL_LABEL], np.int64),
+        "is_clipped": is_clipped,
+    }
 
 
-def count_inside(labels: Any, plan: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the mask pixels ``(n,)`` of each planned cell that lie inside its window.
+def count_pixels(
+    labels: Any, cells: Mapping[str, Any] | pd.DataFrame, plan: Mapping[str, NDArray], window_px: int
+) -> NDArray[np.int32]:
+    """Return how many pixels of each mask ``(n,)`` lie in its window.
 
-    ``labels`` ``(y, x)`` is read window by window: meant for the few cells that are clipped.
+    QC has counted them for its own window; for another one ``labels`` ``(y, x)`` is read again, around the clipped
+    cells only.
     """
-    counts = np.zeros(len(plan), np.int64)
+    if (np.asarray(cells[WINDOW_PX]) == window_px).all():
+        return np.asarray(cells[N_WINDOW_PX], np.int32)
+    return count_inside(labels, np.asarray(cells[N_MASK_PX]), plan)
+
+
+def count_inside(labels: Any, n_mask_px: NDArray[np.integer], plan: Mapping[str, NDArray]) -> NDArray[np.int32]:
+    """Return ``n_mask_px`` with the clipped cells' pixels counted window by window in ``labels`` ``(y, x)``."""
+    counts = n_mask_px.astype(np.int32)
     boxes = slide_boxes(plan)
-    for row in range(len(plan)):
+    for row in np.flatnonzero(plan["is_clipped"]).tolist():
         counts[row] = np.count_nonzero(np.asarray(labels[boxes.slices(row)]) == int(boxes.label[row]))
     return counts
 
 
-def add_offsets(plan: pd.DataFrame, n_stains: int) -> pd.DataFrame:
-    """Return the plan with ``pixel_offset`` and ``mask_offset``, columns as in ``index.parquet``."""
-    pixel_bytes = plan["n_pixels"].to_numpy() * n_stains
-    mask_bytes = mask_bytes_of(plan["box_h"].to_numpy(), plan["box_w"].to_numpy())
-    offsets = {
+def add_offsets(plan: Mapping[str, NDArray], n_pixels: NDArray[np.int32], n_stains: int) -> dict[str, NDArray]:
+    """Return the plan with ``n_pixels`` and both offsets: all numeric columns of ``index.parquet``, in its order."""
+    pixel_bytes = n_pixels.astype(np.int64) * n_stains
+    mask_bytes = mask_bytes_of(plan["box_h"].astype(np.int64), plan["box_w"].astype(np.int64))
+    full = dict(plan) | {
+        "n_pixels": n_pixels,
         "pixel_offset": np.cumsum(pixel_bytes) - pixel_bytes,
         "mask_offset": np.cumsum(mask_bytes) - mask_bytes,
     }
-    return plan.assign(**offsets)[list(INDEX_COLUMNS)]
+    return {name: full[name] for name in INDEX_COLUMNS if name != keys.CELL_ID}
 
 
 @dataclass(frozen=True)
@@ -84,10 +98,10 @@ class SlideBoxes:
     """Where each cell's box (within its window) lies on the slide, and its label; arrays ``(n,)``."""
 
     label: NDArray[np.int64]
-    top: NDArray[np.int64]
-    left: NDArray[np.int64]
-    height: NDArray[np.int64]
-    width: NDArray[np.int64]
+    top: NDArray[np.int32]
+    left: NDArray[np.int32]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
 
     def slices(self, row: int) -> tuple[slice, slice]:
         """Rows and columns of the slide that a box covers."""
@@ -95,11 +109,10 @@ class SlideBoxes:
         return slice(top, top + int(self.height[row])), slice(left, left + int(self.width[row]))
 
 
-def slide_boxes(plan: pd.DataFrame) -> SlideBoxes:
+def slide_boxes(plan: Mapping[str, NDArray]) -> SlideBoxes:
     """Return the boxes of a plan in pixels of the slide."""
-    column = {name: plan[name].to_numpy(np.int64) for name in plan.columns if name not in (keys.CELL_ID, "is_clipped")}
-    top, left = column["y0"] + column["box_y"], column["x0"] + column["box_x"]
-    return SlideBoxes(column[keys.CELL_LABEL], top, left, column["box_h"], column["box_w"])
+    top, left = plan["y0"] + plan["box_y"], plan["x0"] + plan["box_x"]
+    return SlideBoxes(plan[keys.CELL_LABEL], top, left, plan["box_h"], plan["box_w"])
 
 
 @dataclass(frozen=True)
@@ -116,11 +129,11 @@ class _Collected:
     """A cell across blocks, box by box; ``missing_px`` of its box are still to come."""
 
     mask: NDArray[np.bool_]
-    stains: list[NDArray]
+    stains: NDArray
     missing_px: int
 
 
-ReadBlock = Callable[[Block], tuple[NDArray, Sequence[NDArray]]]
+ReadBlock = Callable[[Block], tuple[NDArray, NDArray]]
 
 
 def cut_cells(
@@ -139,19 +152,21 @@ def cut_cells(
     blocks
         The blocks of the whole slide, of side ``block_px``.
     read_block
-        Returns the labels ``(h, w)`` and the stains, one ``(h, w)`` each, of a block.
+        Returns the labels ``(h, w)`` and the stains ``(c, h, w)`` of a block.
     luts
         One lookup table per stain.
     """
     touching = rows_per_block(boxes.top, boxes.left, boxes.height, boxes.width, block_px)
     collected: dict[int, _Collected] = {}
     for block in blocks:
-        rows = touching.get((block.row, block.col))
+        rows = touching.pop((block.row, block.col), None)
         if rows is None:
             continue
         labels, stains = read_block(block)
         for row in rows.tolist():
-            yield from _cut_from_block(row, boxes, block, labels, stains, luts, collected)
+            mask, values = _cut_from_block(row, boxes, block, labels, stains, collected)
+            if mask is not None and values is not None:
+                yield CutCell(row, mask, _scaled_pixels(mask, values, luts))
     assert not collected, "blocks must cover every box"
 
 
@@ -160,40 +175,36 @@ def _cut_from_block(
     boxes: SlideBoxes,
     block: Block,
     labels: NDArray,
-    stains: Sequence[NDArray],
-    luts: Sequence[NDArray[np.uint8]],
+    stains: NDArray,
     collected: dict[int, _Collected],
-) -> Iterator[CutCell]:
+) -> tuple[NDArray[np.bool_], NDArray] | tuple[None, None]:
+    """Return mask and stains of a cell's box, or None while parts of it lie in blocks to come."""
     rows, columns = boxes.slices(row)
     top, bottom = max(rows.start, block.y0), min(rows.stop, block.y1)
     left, right = max(columns.start, block.x0), min(columns.stop, block.x1)
-    here = slice(top - block.y0, bottom - block.y0), slice(left - block.x0, right - block.x0)
-    mask = labels[here] == int(boxes.label[row])
-    pieces = [stain[here] for stain in stains]
+    y, x = slice(top - block.y0, bottom - block.y0), slice(left - block.x0, right - block.x0)
+    mask, values = labels[y, x] == int(boxes.label[row]), stains[:, y, x]
     shape = rows.stop - rows.start, columns.stop - columns.start
     if mask.shape == shape:
-        yield CutCell(row, mask, _scaled_pixels(mask, pieces, luts))
-        return
-    cell = collected.setdefault(row, _empty_box(shape, stains))
-    there = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
-    cell.mask[there] = mask
-    for whole, piece in zip(cell.stains, pieces, strict=True):
-        whole[there] = piece
+        return mask, values
+    if row not in collected:
+        empty = np.zeros((len(stains), *shape), stains.dtype)
+        collected[row] = _Collected(np.zeros(shape, bool), empty, shape[0] * shape[1])
+    cell = collected[row]
+    y, x = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+    cell.mask[y, x] = mask
+    cell.stains[:, y, x] = values
     cell.missing_px -= mask.size
-    if cell.missing_px == 0:
-        del collected[row]
-        yield CutCell(row, cell.mask, _scaled_pixels(cell.mask, cell.stains, luts))
+    if cell.missing_px > 0:
+        return None, None
+    del collected[row]
+    return cell.mask, cell.stains
 
 
-def _empty_box(shape: tuple[int, int], stains: Sequence[NDArray]) -> _Collected:
-    return _Collected(np.zeros(shape, bool), [np.zeros(shape, stain.dtype) for stain in stains], shape[0] * shape[1])
-
-
-def _scaled_pixels(
-    mask: NDArray[np.bool_], stains: Sequence[NDArray], luts: Sequence[NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
+def _scaled_pixels(mask: NDArray[np.bool_], stains: NDArray, luts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     inside = np.flatnonzero(mask)  # taking by position is several times faster than by mask
-    pixels = np.empty((len(stains), len(inside)), np.uint8)
-    for run, stain, lut in zip(pixels, stains, luts, strict=True):
-        lut.take(stain.ravel().take(inside), out=run, mode="clip")
+    values = stains.reshape(len(stains), -1).take(inside, axis=1)
+    pixels = np.empty(values.shape, np.uint8)
+    for run, stain, lut in zip(pixels, values, luts, strict=True):
+        lut.take(stain, out=run, mode="clip")
     return pixels

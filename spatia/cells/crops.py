@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from spatia import keys
 from spatia.cells.grids import inside_slide, read_tile
 from spatia.cells.scaling import Scaling
+from spatia.columns import write_columns
 from spatia.errors import SpatiaError
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from spatia.cells.cropping import CutCell
     from spatia.xenium.store import SlideStore
 
@@ -32,7 +35,7 @@ INDEX_FILE = "index.parquet"
 PIXELS_FILE = "pixels.bin"
 MASKS_FILE = "masks.bin"
 
-# index.parquet, in this order; all but the id and the flag are int64, so that offsets never overflow
+# index.parquet, in this order
 INDEX_COLUMNS = (
     keys.CELL_ID,
     keys.CELL_LABEL,
@@ -151,29 +154,34 @@ def open_crops(path: Path | str) -> Crops:
     )
 
 
-def write_crops(folder: Path, header: Mapping[str, Any], index: pd.DataFrame, cells: Iterable[CutCell]) -> None:
+def write_crops(
+    folder: Path,
+    header: Mapping[str, Any],
+    cell_ids: pa.Array,
+    index: Mapping[str, NDArray],
+    cells: Iterable[CutCell],
+) -> None:
     """Write the crops of one slide into an empty ``folder``.
 
-    ``cells`` may come in any order: every cell is written to the place that ``index`` gives it, so that the files
-    are the same bytes however the slide was walked.
+    ``cells`` may come in any order: every cell is written to the place that ``index`` (the numeric columns of
+    ``INDEX_COLUMNS``) gives it, so that the files are the same bytes however the slide was walked.
     """
-    placed = index[["pixel_offset", "n_pixels", "mask_offset"]].to_numpy(np.int64)
     n_written = 0
     with open(folder / PIXELS_FILE, "wb") as pixels, open(folder / MASKS_FILE, "wb") as masks:
         for cell in cells:
-            pixel_offset, n_pixels, mask_offset = placed[cell.row].tolist()
+            n_pixels = int(index["n_pixels"][cell.row])
             if cell.pixels.shape[1] != n_pixels:
                 raise SpatiaError(
-                    f"cell {index[keys.CELL_ID].iloc[cell.row]}: expected {n_pixels} mask pixels as in the QC table, "
+                    f"cell {cell_ids[cell.row]}: expected {n_pixels} mask pixels as in the QC table, "
                     f"found {cell.pixels.shape[1]} in slide.zarr; run 'spatia qc' on this slide again"
                 )
-            os.pwrite(pixels.fileno(), cell.pixels.data, pixel_offset)
-            os.pwrite(masks.fileno(), np.packbits(cell.mask).data, mask_offset)
+            os.pwrite(pixels.fileno(), cell.pixels.data, int(index["pixel_offset"][cell.row]))
+            os.pwrite(masks.fileno(), np.packbits(cell.mask).data, int(index["mask_offset"][cell.row]))
             n_written += 1
-    n_expected = int((index["box_h"] * index["box_w"] > 0).sum())
+    n_expected = int(np.count_nonzero(index["box_h"]))
     if n_written != n_expected:
         raise SpatiaError(f"slide.zarr: expected the masks of {n_expected} cells, found {n_written}; run 'spatia qc'")
-    index.to_parquet(folder / INDEX_FILE)
+    write_columns(folder / INDEX_FILE, {keys.CELL_ID: cell_ids, **{name: index[name] for name in INDEX_COLUMNS[1:]}})
     (folder / HEADER_FILE).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -206,6 +214,8 @@ def _read_header(path: Path) -> dict[str, Any]:
 def _read_index(path: Path, n_cells: int) -> pd.DataFrame:
     if not path.is_file():
         raise SpatiaError(f"{path}: expected the index of the crops, found none; run 'spatia crop' again")
+    import pandas as pd
+
     index = pd.read_parquet(path)
     if len(index) != n_cells or tuple(index.columns) != INDEX_COLUMNS:
         raise SpatiaError(

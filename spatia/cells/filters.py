@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from spatia import keys
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # reasons in the order in which they are tried, and what they mean
 REASONS = {

@@ -6,12 +6,11 @@ start at the slide's origin and a cell belongs to the squares that hold its cent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from spatia import keys
@@ -47,28 +46,22 @@ def place_cells(
     return GridPlaces(niche_row, niche_col, niche_row // niches_per_tissue, niche_col // niches_per_tissue)
 
 
-def storage_order(cells: pd.DataFrame, pixel_size_um: float, shape_px: tuple[int, int]) -> NDArray[np.int64]:
+def storage_order(cells: Mapping[str, Any], pixel_size_um: float, shape_px: tuple[int, int]) -> NDArray[np.int64]:
     """Return the rows of ``cells`` in the order in which crops and tiles store them.
 
     Tissue by tissue and niche by niche, both row by row, then by cell label. The order always follows the standard
     grids (256 px niches, 4 x 4 of them), so that crops and tiles agree whatever grid the tile stage is asked for.
     """
     places = place_cells(
-        cells[keys.X_UM].to_numpy() / pixel_size_um,
-        cells[keys.Y_UM].to_numpy() / pixel_size_um,
+        np.asarray(cells[keys.X_UM]) / pixel_size_um,
+        np.asarray(cells[keys.Y_UM]) / pixel_size_um,
         shape_px,
         keys.NICHE_PX,
         keys.NICHES_PER_TISSUE,
     )
-    labels = cells[keys.CELL_LABEL].to_numpy()
+    labels = np.asarray(cells[keys.CELL_LABEL])
     # lexsort: the last key sorts first
     return np.lexsort((labels, places.niche_col, places.niche_row, places.tissue_col, places.tissue_row))
-
-
-def kept_in_order(cells: pd.DataFrame, pixel_size_um: float, shape_px: tuple[int, int]) -> pd.DataFrame:
-    """Return the kept rows of the QC table in storage order."""
-    kept = cells[cells[keys.KEEP].to_numpy(dtype=bool)]
-    return kept.iloc[storage_order(kept, pixel_size_um, shape_px)]
 
 
 def read_tile(

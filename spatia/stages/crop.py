@@ -8,21 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from spatia import keys
 from spatia.cells.blocks import Block, count_blocks, walk_blocks
-from spatia.cells.cropping import ReadBlock, add_offsets, count_inside, cut_cells, plan_crops, slide_boxes
+from spatia.cells.cropping import (
+    MASK_BOX_COLUMNS,
+    N_MASK_PX,
+    N_WINDOW_PX,
+    WINDOW_PX,
+    ReadBlock,
+    add_offsets,
+    count_pixels,
+    cut_cells,
+    plan_crops,
+    slide_boxes,
+)
 from spatia.cells.crops import FORMAT, write_crops
 from spatia.cells.filters import REASONS
-from spatia.cells.grids import kept_in_order
+from spatia.cells.grids import storage_order
 from spatia.cells.scaling import Scaling, scale_by_extremes, scale_by_percentiles
+from spatia.columns import read_columns, read_text, take
 from spatia.config import CropParams, load_params
 from spatia.errors import SpatiaError
-from spatia.io import read_table, whole_dir
+from spatia.io import whole_dir
 from spatia.progress import progress
 from spatia.xenium.store import SlideStore, open_slide
+
+# of the QC table, one column at a time: a million cells with all their measures would be half a gigabyte
+ORDER_COLUMNS = (keys.CELL_LABEL, keys.X_UM, keys.Y_UM)
+MASK_COLUMNS = (*MASK_BOX_COLUMNS, N_MASK_PX, N_WINDOW_PX, WINDOW_PX)
 
 log = logging.getLogger("spatia.crop")
 
@@ -44,32 +59,40 @@ def run(args: argparse.Namespace) -> None:
     cells = read_kept_cells(args.cells, store)
     scaling = read_scaling(args.histograms, store, params)
     window_px = round(params.window_um / store.pixel_size_um)
-    index = plan_index(cells, store, window_px, len(scaling.stains))
+    plan = plan_crops(cells, window_px)
+    index = add_offsets(plan, count_pixels(store.cell_labels, cells, plan, window_px), len(scaling.stains))
     blocks = progress(walk_blocks(store.shape_px), "crop", total=count_blocks(store.shape_px), unit="block")
     luts = scaling.luts(np.dtype(store.image.dtype))
+    header = describe(args.slide, store, scaling, window_px, index["is_clipped"])
     with whole_dir(args.out) as folder:
         cut = cut_cells(slide_boxes(index), blocks, block_reader(store), luts)
-        write_crops(folder, describe(args.slide, store, scaling, window_px, index), index, cut)
-    log.info("%s: %d crops of %d stains, %d clipped", args.slide, len(index), len(luts), index["is_clipped"].sum())
+        write_crops(folder, header, cells[keys.CELL_ID], index, cut)
+    log.info("%s: %d crops of %d stains, %d clipped", args.slide, header["n_cells"], len(luts), header["n_clipped"])
 
 
-def read_kept_cells(path: Path, store: SlideStore) -> pd.DataFrame:
-    """Return the kept cells of a QC table in storage order.
+def read_kept_cells(path: Path, store: SlideStore) -> dict[str, Any]:
+    """Return the kept cells of a QC table in storage order: a column's name -> its values.
+
+    Numbers are numpy arrays, the ids an arrow array: pandas would double start-up and memory.
 
     Raises
     ------
     SpatiaError
         If no cell is kept; the message says how many each filter removed.
     """
-    if not path.is_file():
-        raise SpatiaError(f"{path}: expected the cell table of 'spatia qc', found none")
-    cells = read_table(path)
-    kept = kept_in_order(cells, store.pixel_size_um, store.shape_px)
+    kept = np.flatnonzero(read_columns(path, [keys.KEEP])[keys.KEEP])
     if not len(kept):
-        counts = cells[keys.REASON].value_counts()
-        removed = ", ".join(f"{counts[reason]} {reason}" for reason in REASONS if reason in counts) or "no cells at all"
-        raise SpatiaError(f"{path}: expected at least one kept cell, found none of {len(cells)} ({removed}); relax qc")
-    return kept
+        raise SpatiaError(f"{path}: expected a kept cell, found none of {_removed(path)}; relax the filters of qc")
+    places = {name: column[kept] for name, column in read_columns(path, ORDER_COLUMNS).items()}
+    rows = kept[storage_order(places, store.pixel_size_um, store.shape_px)]
+    cells: dict[str, Any] = {name: read_columns(path, [name])[name][rows] for name in (*ORDER_COLUMNS, *MASK_COLUMNS)}
+    return cells | {keys.CELL_ID: take(read_text(path, keys.CELL_ID), rows)}
+
+
+def _removed(path: Path) -> str:
+    reasons = read_text(path, keys.REASON).to_pylist()
+    counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in REASONS if reason in reasons)
+    return f"{len(reasons)} cells ({counts or 'an empty slide'})"
 
 
 def read_scaling(path: Path, store: SlideStore, params: CropParams) -> Scaling:
@@ -90,28 +113,22 @@ def read_scaling(path: Path, store: SlideStore, params: CropParams) -> Scaling:
     return scaling if store.he is None else scaling.with_he()
 
 
-def plan_index(cells: pd.DataFrame, store: SlideStore, window_px: int, n_stains: int) -> pd.DataFrame:
-    """Return ``index.parquet`` before a pixel is cut; only the masks of clipped cells are looked at."""
-    plan = plan_crops(cells, window_px)
-    is_clipped = plan["is_clipped"].to_numpy()
-    plan.loc[is_clipped, "n_pixels"] = count_inside(store.cell_labels, plan[is_clipped])
-    return add_offsets(plan, n_stains)
-
-
 def block_reader(store: SlideStore) -> ReadBlock:
     """Return how a block's labels and stains (with H&E where present) are read."""
 
-    def read(block: Block) -> tuple[NDArray, list[NDArray]]:
+    def read(block: Block) -> tuple[NDArray, NDArray]:
         area = (slice(None), *block.slices)
-        stains = list(np.asarray(store.image[area]))
-        if store.he is not None:
-            stains += list(np.asarray(store.he[area]))
+        stains = np.asarray(store.image[area])
+        if store.he is not None:  # 8 bit fits into whatever type the stains have
+            stains = np.concatenate([stains, np.asarray(store.he[area]).astype(stains.dtype)])
         return np.asarray(store.cell_labels[block.slices]), stains
 
     return read
 
 
-def describe(slide: str, store: SlideStore, scaling: Scaling, window_px: int, index: pd.DataFrame) -> dict[str, Any]:
+def describe(
+    slide: str, store: SlideStore, scaling: Scaling, window_px: int, is_clipped: NDArray[np.bool_]
+) -> dict[str, Any]:
     """Return ``crops.json``."""
     return {
         "format": FORMAT,
@@ -120,6 +137,6 @@ def describe(slide: str, store: SlideStore, scaling: Scaling, window_px: int, in
         "window_px": window_px,
         "pixel_size_um": store.pixel_size_um,
         "scaling": scaling.to_dict(),
-        "n_cells": len(index),
-        "n_clipped": int(index["is_clipped"].sum()),
+        "n_cells": len(is_clipped),
+        "n_clipped": int(is_clipped.sum()),
     }

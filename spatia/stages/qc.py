@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spatia import keys
 from spatia.cells.blocks import count_blocks, walk_blocks
-from spatia.cells.cropping import count_inside, plan_crops
+from spatia.cells.cropping import N_MASK_PX, N_WINDOW_PX, WINDOW_PX, count_inside, plan_crops
 from spatia.cells.filters import control_rate, first_reason, hits
 from spatia.cells.measures import MaskMeasures, add_to_histograms
 from spatia.cells.qc import summarise, summarise_stains
@@ -101,16 +101,16 @@ def add_measures(cells: pd.DataFrame, measures: MaskMeasures, store: SlideStore,
     """Return the cells with everything that filters and crops need to know about their masks."""
     cells = cells.assign(**measures.to_columns())
     cells["nuclear_fraction"] = cells[keys.NUCLEUS_AREA_UM2] / cells[keys.CELL_AREA_UM2]
-    plan = plan_crops(cells, round(window_um / store.pixel_size_um))
-    is_clipped = plan["is_clipped"].to_numpy()
-    n_window_px = plan["n_pixels"].to_numpy().copy()
-    n_window_px[is_clipped] = count_inside(store.cell_labels, plan[is_clipped])
-    cells["is_clipped"], cells["n_window_px"] = is_clipped, n_window_px
+    window_px = round(window_um / store.pixel_size_um)
+    plan = plan_crops(cells, window_px)
+    cells["is_clipped"] = plan["is_clipped"]
+    cells[N_WINDOW_PX] = count_inside(store.cell_labels, cells[N_MASK_PX].to_numpy(), plan)
+    cells[WINDOW_PX] = window_px
     height, width = store.shape_px
     top, left = cells["mask_y0"], cells["mask_x0"]
     bottom, right = top + cells["mask_h"], left + cells["mask_w"]
     at_edge = (top == 0) | (left == 0) | (bottom == height) | (right == width)
-    cells["touches_edge"] = at_edge & (cells["n_mask_px"] > 0)
+    cells["touches_edge"] = at_edge & (cells[N_MASK_PX] > 0)
     x_px, y_px = cells[keys.X_UM] / store.pixel_size_um, cells[keys.Y_UM] / store.pixel_size_um
     cells["is_outside"] = ~(x_px.between(0, width) & y_px.between(0, height))
     return cells

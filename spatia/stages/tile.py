@@ -43,34 +43,36 @@ def run(args: argparse.Namespace) -> None:
     params = load_params(args.params, TileParams)
     store = open_slide(args.zarr)
     cells = read_kept_cells(args.cells, store)
-    counts = read_counts_of(store, cells)
-    x_px, y_px = (cells[name].to_numpy() / store.pixel_size_um for name in (keys.X_UM, keys.Y_UM))
+    counts = read_counts_of(store, cells[keys.CELL_ID].to_pylist())
+    x_px, y_px = (cells[name] / store.pixel_size_um for name in (keys.X_UM, keys.Y_UM))
     places = place_cells(x_px, y_px, store.shape_px, params.niche_px, params.niches_per_tissue)
     found = find_neighbourhoods(places, params.niche_px, params.niches_per_tissue)
     with whole_dir(args.out) as folder:
         write_tiles(folder, cells, counts, found)
         write_table(folder / "genes.parquet", store.genes)
         write_json(folder / "tiles.json", describe(args.slide, store, params, counts, found))
-    log.info("%s: %d cells in %d niches, %d tissues", args.slide, len(cells), len(found.niches), len(found.tissues))
+    log.info(
+        "%s: %d cells in %d niches, %d tissues", args.slide, counts.shape[0], len(found.niches), len(found.tissues)
+    )
 
 
-def read_counts_of(store: SlideStore, cells: pd.DataFrame) -> sparse.csr_matrix:
-    """Return the counts of ``cells``, joined by ``cell_id``, in their order."""
-    rows = store.read_cells().index.get_indexer(cells.index)
+def read_counts_of(store: SlideStore, cell_ids: list[str]) -> sparse.csr_matrix:
+    """Return the counts of cells, joined by ``cell_id``, in the order of ``cell_ids``."""
+    rows = store.read_cells().index.get_indexer(pd.Index(cell_ids))
     if (rows < 0).any():
-        missing = cells.index[rows < 0][0]
+        missing = cell_ids[int(np.argmin(rows))]
         raise SpatiaError(f"{store.path}: expected every cell of the QC table, {missing} is missing; run 'spatia qc'")
     return tidy_counts(store.read_counts()[rows])
 
 
-def write_tiles(folder: Path, cells: pd.DataFrame, counts: sparse.csr_matrix, found: Neighbourhoods) -> None:
+def write_tiles(folder: Path, cells: dict[str, Any], counts: sparse.csr_matrix, found: Neighbourhoods) -> None:
     """Write the tables of cells, niches and tissues and the three count matrices."""
     places = {
-        keys.CELL_ID: cells.index.to_numpy(),
+        keys.CELL_ID: cells[keys.CELL_ID].to_pandas(),
         keys.NICHE: found.niche_of_cell,
         keys.TISSUE: found.tissue_of_cell,
-        keys.X_UM: cells[keys.X_UM].to_numpy(),
-        keys.Y_UM: cells[keys.Y_UM].to_numpy(),
+        keys.X_UM: cells[keys.X_UM],
+        keys.Y_UM: cells[keys.Y_UM],
     }
     write_table(folder / "cells.parquet", pd.DataFrame(places))
     write_sparse(folder / "cell_counts.npz", counts)
