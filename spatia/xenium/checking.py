@@ -16,7 +16,7 @@ import pandas as pd
 
 from spatia import keys
 from spatia.errors import SpatiaError
-from spatia.xenium import reading
+from spatia.xenium import library, reading
 from spatia.xenium.layouts import EXPERIMENT, Bundle
 from spatia.xenium.reading import Counts
 from spatia.xenium.stack import check_segments
@@ -91,7 +91,8 @@ def check_cells(bundle: Bundle, cells: pd.DataFrame) -> None:
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
         raise SpatiaError(
-            f"{bundle.cells}: expected finite positions, found {bad.sum()} cells without ({_some(cells.index[bad])}); {RESTORE}"
+            f"{bundle.cells}: expected finite positions, found {bad.sum()} cells without "
+            f"({_some(cells.index[bad])}); {RESTORE}"
         )
     _check_inside(bundle, bundle.cells, xy, cells.index.to_numpy(), 0.0)
 
@@ -160,7 +161,8 @@ def _check_inside(bundle: Bundle, file: Path, xy: np.ndarray, ids: np.ndarray, t
     if outside.any():
         first = outside.argmax()
         raise SpatiaError(
-            f"{file}: expected positions inside the image of {width_um:.1f} x {height_um:.1f} um, found {outside.sum()} "
+            f"{file}: expected positions inside the image of {width_um:.1f} x {height_um:.1f} um, found "
+            f"{outside.sum()} "
             f"outside (cell {ids[first]} at x {xy[first, 0]:.1f}, y {xy[first, 1]:.1f}); restore the file, or correct "
             f"pixel_size ({bundle.pixel_size_um:g} um) in {EXPERIMENT}"
         )
@@ -171,7 +173,8 @@ def _same_ids(file: Path, ids: pd.Index, reference: Path, expected: pd.Index) ->
     if len(extra) or len(absent):
         example = f"{_some(extra)} only here" if len(extra) else f"{_some(absent)} only there"
         raise SpatiaError(
-            f"{file}: expected the {len(expected)} cells of {reference.name}, found {len(ids)}, of which {len(extra)} are "
+            f"{file}: expected the {len(expected)} cells of {reference.name}, found {len(ids)}, of which "
+            f"{len(extra)} are "
             f"not there and {len(absent)} are absent ({example}); the files are not of one run, {RESTORE}"
         )
 
@@ -220,10 +223,10 @@ def _read_outlines(
     """Return counts and outlines by the library where it can read them, else from their files."""
     from importlib.metadata import version
 
-    reason = reading.why_not_library(bundle, cells, counts)
+    reason = library.why_not_library(bundle, cells, counts)
     if reason is None:
         try:
-            library_counts, outlines = reading.read_with_library(bundle)
+            library_counts, outlines = library.read_with_library(bundle)
             reason = _disagreement(bundle, outlines)
             if reason is None:
                 return library_counts, outlines, f"spatialdata-io {version('spatialdata-io')}"

@@ -120,7 +120,8 @@ def open_he(image: AlignedImage, shape_px: tuple[int, int]) -> HeReader:
         corners = (np.array([[0, 0, 1], [*reader.shape[::-1], 1]]) @ to_morphology.T)[:, :2].round().tolist()
         reader.close()
         raise SpatiaError(
-            f"{image.alignment or image.file}: expected an alignment that puts H&E onto the {shape_px[0]} x {shape_px[1]} px "
+            f"{image.alignment or image.file}: expected an alignment that puts H&E onto the {shape_px[0]} x "
+            f"{shape_px[1]} px "
             f"morphology image, found one that puts its corners to x, y = {corners}; {_FIX}"
         )
     return reader
@@ -165,5 +166,6 @@ def _open_planes(file: Path) -> tuple[PlaneReader, ...]:
         return (first, PlaneReader(file, 1, _CACHE_BYTES), PlaneReader(file, 2, _CACHE_BYTES))
     first.close()
     raise SpatiaError(
-        f"{file}: expected an 8-bit RGB image (H&E), found {first.n_samples} value(s) of {first.dtype} per pixel; {RESTORE}"
+        f"{file}: expected an 8-bit RGB image (H&E), found {first.n_samples} value(s) of {first.dtype} per "
+        f"pixel; {RESTORE}"
     )

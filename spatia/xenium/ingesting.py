@@ -179,7 +179,7 @@ def describe_result(plan: Plan, sources: Sources) -> dict[str, Any]:
 
 
 def checksums(plan: Plan) -> dict[str, str]:
-    """Return ``blake2b`` (128 bit) of every file that was read, by its path in the bundle (H&E from elsewhere: name)."""
+    """Return ``blake2b`` (128 bit) of every file that was read, by its path in the bundle (elsewhere: its name)."""
     bundle = plan.bundle
     files = [bundle.path / EXPERIMENT, bundle.cells, bundle.matrix, bundle.cell_boundaries, bundle.nucleus_boundaries]
     files += [bundle.masks, *(choice.image.file for choice in plan.choices)]
@@ -207,7 +207,7 @@ def _open_label_maps(bundle: Bundle, cells: pd.DataFrame) -> tuple[zarr.Group | 
         return None, {}
     group = masks.open_masks(bundle.masks)
     _check_mask_cells(bundle, masks.read_mask_cells(bundle.masks, group), cells.index)
-    found = [which for which in (CELL, NUCLEUS) if masks.mask_array(group, which) is not None]
+    found = [which for which in (CELL, NUCLEUS) if masks.mask_array(bundle.masks, group, which) is not None]
     return group, {which: masks.read_label_map(bundle.masks, group, which) for which in found}
 
 
@@ -218,5 +218,6 @@ def _check_mask_cells(bundle: Bundle, ids: np.ndarray, cells: pd.Index) -> None:
         example = (*extra[:1], *absent[:1], *listed[listed.duplicated()][:1])[0]
         raise SpatiaError(
             f"{bundle.masks}: expected the {len(cells)} cells of {bundle.cells.name}, found {len(listed)}, of which "
-            f"{len(extra)} are not there and {len(absent)} are absent ({example}); the files are not of one run, {RESTORE}"
+            f"{len(extra)} are not there and {len(absent)} are absent ({example}); the files are not of one "
+            f"run, {RESTORE}"
         )

@@ -13,35 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.io import read_json
-from spatia.xenium.ome import Ome, read_ome
-from spatia.xenium.stains import KIT_ORDER, canonical_stain
-from spatia.xenium.tiffs import RESTORE, PlaneReader
+from spatia.xenium.images import (
+    EXPERIMENT,
+    FOCUS_FILE,
+    FOCUS_FOLDER,
+    MIP_FILE,
+    STACK,
+    StainImage,
+    common_shape,
+    find_focus,
+    find_stack,
+)
+from spatia.xenium.tiffs import RESTORE
 
-EXPERIMENT = "experiment.xenium"
 CELLS = "cells.parquet"
 MATRIX = "cell_feature_matrix.h5"
 CELL_BOUNDARIES = "cell_boundaries.parquet"
 NUCLEUS_BOUNDARIES = "nucleus_boundaries.parquet"
 MASKS = "cells.zarr.zip"
 TRANSCRIPTS = "transcripts.parquet"
-STACK = "morphology.ome.tif"
-FOCUS_FILE = "morphology_focus.ome.tif"
-FOCUS_FOLDER = "morphology_focus"
-MIP_FILE = "morphology_mip.ome.tif"
 HE_SUFFIX = "he_image.ome.tif"
 ALIGNMENT_SUFFIX = "alignment.csv"
-
-
-@dataclass(frozen=True)
-class StainImage:
-    """One stain: the page, or pages of a z-stack, that hold it."""
-
-    stain: str
-    file: Path
-    pages: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ def describe_bundle(path: Path | str) -> Bundle:
     focus, linked_missing = find_focus(path)
     stack = find_stack(path)
     missing += [_missing_stain(file, stain) for file, stain in linked_missing]
-    shape_px, dtype = _common_image_shape(path, (*focus, *stack), pixel_size_um)
+    shape_px, dtype = common_shape(path, (*focus, *stack), pixel_size_um)
     optional = {name: _optional(path, name) for name in (NUCLEUS_BOUNDARIES, MASKS, TRANSCRIPTS)}
     missing += _absent_parts(path, optional, focus, stack)
     he = _find_he(path, missing)
@@ -148,141 +142,10 @@ def describe_bundle(path: Path | str) -> Bundle:
     )
 
 
-def find_focus(path: Path) -> tuple[tuple[StainImage, ...], list[tuple[str, str]]]:
-    """Return the focus images and the (file, stain) of those that a header names but nobody finds."""
-    folder = path / FOCUS_FOLDER
-    if folder.is_dir():
-        # "._name" files are what macOS leaves on foreign disks
-        files = sorted(f for f in folder.iterdir() if f.name.endswith(".ome.tif") and not f.name.startswith("._"))
-    else:
-        files = [file for file in (path / FOCUS_FILE,) if file.is_file()]
-    images: list[StainImage] = []
-    linked: dict[str, str] = {}
-    for file in files:
-        ome = read_ome(file)
-        images += _stains_of_file(file, ome)
-        linked.update(_linked_stains(ome))
-    _refuse_duplicate_stains(images)
-    present = {file.name for file in files}
-    return tuple(_dapi_first(images)), [(name, stain) for name, stain in linked.items() if name not in present]
-
-
-def find_stack(path: Path) -> tuple[StainImage, ...]:
-    """Return the z-stack by stain; where there is none, the projection that XOA 1.x wrote of it."""
-    for name in (STACK, MIP_FILE):
-        if (path / name).is_file():
-            return tuple(_stains_of_file(path / name, read_ome(path / name)))
-    return ()
-
-
-def _stains_of_file(file: Path, ome: Ome | None) -> list[StainImage]:
-    if ome is None:
-        return [StainImage(_stain_from_name(file), file, (0,))]
-    planes = ome.planes(file.name)
-    if not planes:  # a renamed file of a linked set: its number says which channel it is
-        number = _number(file)
-        return [StainImage(_channel_name(ome, number or 0, file), file, (0,))]
-    pages: dict[int, list[int]] = {}
-    for channel, _, page in planes:
-        pages.setdefault(channel, []).append(page)
-    beyond = max(page for found in pages.values() for page in found)
-    if beyond >= ome.n_pages:
-        raise SpatiaError(
-            f"{file}: expected {beyond + 1} pages as its OME-XML says, found {ome.n_pages}: it is incomplete; {RESTORE}"
-        )
-    return [StainImage(_channel_name(ome, channel, file), file, tuple(found)) for channel, found in pages.items()]
-
-
-def _channel_name(ome: Ome, channel: int, file: Path) -> str:
-    name = ome.channels[channel] if channel < len(ome.channels) else None
-    if name is None and len(ome.channels) == 1:
-        name = ome.channels[0]
-    return _stain_from_name(file) if name is None else canonical_stain(name)
-
-
-def _stain_from_name(file: Path) -> str:
-    named = re.fullmatch(r"ch\d+_(.+)\.ome\.tif", file.name)
-    if named:
-        return canonical_stain(named.group(1))
-    number = _number(file)
-    if number is not None and number < len(KIT_ORDER):
-        return KIT_ORDER[number]
-    return keys.DAPI if number is None else f"stain_{number}"
-
-
-def _number(file: Path) -> int | None:
-    found = re.search(r"(?:_|ch)(\d{4})", file.name)
-    return int(found.group(1)) if found else None
-
-
-def _linked_stains(ome: Ome | None) -> dict[str, str]:
-    if ome is None:
-        return {}
-    links = [(entry.file, entry.c) for entry in ome.tiff_data if entry.file is not None]
-    return {file: canonical_stain((ome.channels[c] if c < len(ome.channels) else None) or file) for file, c in links}
-
-
-def _refuse_duplicate_stains(images: list[StainImage]) -> None:
-    seen: dict[str, Path] = {}
-    for image in images:
-        if image.stain in seen:
-            raise SpatiaError(
-                f"{image.file}: expected one image per stain, found {image.stain!r} also in {seen[image.stain].name}; "
-                "remove the one that does not belong to this slide"
-            )
-        seen[image.stain] = image.file
-
-
-def _dapi_first(images: list[StainImage]) -> list[StainImage]:
-    return sorted(images, key=lambda image: image.stain != keys.DAPI)
-
-
 def _missing_stain(file: str, stain: str) -> Missing:
     return Missing(
         f"{FOCUS_FOLDER}/{file}", f"stain {stain} is absent; the slide is ingested with the stains that are there"
     )
-
-
-def _common_image_shape(
-    path: Path, images: tuple[StainImage, ...], pixel_size_um: float
-) -> tuple[tuple[int, int], np.dtype]:
-    if not images:
-        raise SpatiaError(
-            f"{path}: expected morphology images ({FOCUS_FOLDER}/, {FOCUS_FILE} or {STACK}), found none; {RESTORE}"
-        )
-    if not any(image.stain == keys.DAPI for image in images):
-        names = ", ".join(image.stain for image in images)
-        raise SpatiaError(f"{path}: expected a {keys.DAPI} image, found only {names}; {RESTORE}")
-    first: PlaneReader | None = None
-    for image in images:
-        with PlaneReader(image.file, image.pages[0]) as plane:
-            _check_plane(plane, first)
-            first = first or plane
-        _check_physical_size(image.file, pixel_size_um)
-    assert first is not None
-    return first.shape, first.dtype
-
-
-def _check_plane(plane: PlaneReader, first: PlaneReader | None) -> None:
-    if plane.n_samples != 1 or plane.dtype not in (np.uint8, np.uint16):
-        raise SpatiaError(
-            f"{plane.file}: expected one 8- or 16-bit value per pixel, found {plane.n_samples} of {plane.dtype}; {RESTORE}"
-        )
-    if first is not None and (plane.shape, plane.dtype) != (first.shape, first.dtype):
-        raise SpatiaError(
-            f"{plane.file}: expected {first.shape[0]} x {first.shape[1]} pixels of {first.dtype} as in {first.file.name}, "
-            f"found {plane.shape[0]} x {plane.shape[1]} of {plane.dtype}; the files are not of one slide, {RESTORE}"
-        )
-
-
-def _check_physical_size(file: Path, pixel_size_um: float) -> None:
-    ome = read_ome(file)
-    written = None if ome is None else ome.pixel_size_um
-    if written is not None and abs(written / pixel_size_um - 1) > 0.01:
-        raise SpatiaError(
-            f"{file}: expected pixels of {pixel_size_um} um as {EXPERIMENT} says, found {written:g} um in the image's "
-            f"header; correct pixel_size in {EXPERIMENT}"
-        )
 
 
 def _pixel_size(file: Path, specs: dict[str, Any]) -> float:
@@ -361,7 +224,8 @@ def _find_he(path: Path, missing: list[Missing]) -> AlignedImage | None:
     alignment = files[0].with_name(files[0].name.replace(".ome.tif", ALIGNMENT_SUFFIX))
     if not alignment.is_file():
         raise SpatiaError(
-            f"{alignment}: expected the 3 x 3 alignment of {files[0].name}, found none; export it from Xenium Explorer, "
+            f"{alignment}: expected the 3 x 3 alignment of {files[0].name}, found none; export it from Xenium "
+            "Explorer, "
             "or move the image out of the bundle to go on without H&E"
         )
     return AlignedImage(files[0], alignment)

@@ -135,12 +135,13 @@ def open_masks(file: Path) -> zarr.Group:
         return zarr.open_group(zarr.storage.ZipStore(file, read_only=True), mode="r", use_consolidated=False)
 
 
-def mask_array(group: zarr.Group, which: int) -> zarr.Array | None:
-    """Return the mask of cells or nuclei, or None where the bundle has none or nothing is in it."""
-    node = group.get(f"masks/{which}")
-    if not isinstance(node, zarr.Array):
-        return None
-    return node if which == CELL or _has_pixels(node) else None
+def mask_array(file: Path, group: zarr.Group, which: int) -> zarr.Array | None:
+    """Return the mask of cells or nuclei, or None where the bundle has none; an empty nucleus mask is none."""
+    with naming(file, "a segmentation mask"):
+        node = group.get(f"masks/{which}")
+        if not isinstance(node, zarr.Array):
+            return None
+        return node if which == CELL or _has_pixels(node) else None
 
 
 def read_label_map(file: Path, group: zarr.Group, which: int) -> LabelMap:

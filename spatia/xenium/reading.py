@@ -1,15 +1,8 @@
-"""The tables of a bundle: cells, counts and outlines, each joined by ``cell_id``.
-
-``spatialdata_io.xenium`` reads counts and outlines wherever it can; :func:`why_not_library` says where it cannot.
-What it reads from images and masks is not used: it decodes a whole plane at once (see :mod:`spatia.xenium.tiffs`).
-"""
+"""The tables of a bundle, each from its own file: cells, counts and outlines, to be joined by ``cell_id``."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from scipy import sparse
 
-    from spatia.xenium.layouts import Bundle
 
 GENE_EXPRESSION = "Gene Expression"
 
@@ -122,7 +114,8 @@ def read_outlines(file: Path) -> geopandas.GeoDataFrame:
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
         raise SpatiaError(
-            f"{file}: expected finite vertices, found {bad.sum()} that are not, the first of cell {ids[bad.argmax()]}; {RESTORE}"
+            f"{file}: expected finite vertices, found {bad.sum()} that are not, the first of cell "
+            f"{ids[bad.argmax()]}; {RESTORE}"
         )
     codes, cell_ids = pd.factorize(ids)
     order = np.argsort(codes, kind="stable")
@@ -133,54 +126,6 @@ def read_outline_ids(file: Path) -> np.ndarray:
     """Return the ``cell_id`` of every outlined cell of a boundaries table, in order of first appearance."""
     with naming(file, "a parquet table of outlines"):
         return np.asarray(pd.unique(as_text(pd.read_parquet(file, columns=["cell_id"])["cell_id"])))
-
-
-def why_not_library(bundle: Bundle, cells: pd.DataFrame, counts: Counts) -> str | None:
-    """Return why ``spatialdata_io.xenium`` cannot be trusted with this bundle's tables, or None where it can."""
-    if not re.match(r"[xX]enium-\d+\.\d+\.\d+", bundle.software):
-        return f"it needs a version number, this bundle says {bundle.software!r} (spatialdata-io #361)"
-    if bundle.masks is None:
-        return "it needs cells.zarr.zip"
-    if len(cells) != len(counts.cell_ids) or (cells.index.to_numpy() != counts.cell_ids).any():
-        return "it joins cells.parquet and the matrix by row order, which differs here"
-    for file in (bundle.cell_boundaries, bundle.nucleus_boundaries):
-        if file is not None and "label_id" not in read_schema(file).names and bundle.layout in ("2.x", "3.x", "4.x"):
-            return f"it needs label_id in {file.name}"
-    return None
-
-
-def read_with_library(bundle: Bundle) -> tuple[Counts, dict[str, geopandas.GeoDataFrame]]:
-    """Return counts and outlines as ``spatialdata_io.xenium`` reads them.
-
-    Raises
-    ------
-    Exception
-        Whatever the library raises; the caller has the tables from their parts.
-    """
-    import geopandas
-    from spatialdata_io import xenium
-
-    with warnings.catch_warnings(), _quiet_logging():
-        warnings.simplefilter("ignore")
-        slide = xenium(
-            bundle.path,
-            transcripts=False,
-            nucleus_boundaries=bundle.nucleus_boundaries is not None,
-            cells_labels=False,
-            nucleus_labels=False,
-            morphology_mip=False,
-            morphology_focus=False,
-            aligned_images=False,
-        )
-    table = slide.tables["table"]
-    genes = pd.DataFrame({"gene": table.var_names.astype(str), "gene_id": table.var["gene_ids"].astype(str).to_numpy()})
-    counts = Counts(table.obs_names.to_numpy().astype(str), genes, table.X.tocsr().astype(np.int32))
-    outlines = {}
-    for name, shapes in slide.shapes.items():
-        ids = shapes["cell_id"] if "cell_id" in shapes else shapes.index
-        found = geopandas.GeoDataFrame({"geometry": shapes.geometry.to_numpy()}, index=as_text(pd.Series(ids)))
-        outlines[name] = _merge_parts(found)
-    return counts, outlines
 
 
 def as_text(ids: pd.Series) -> np.ndarray:
@@ -207,7 +152,8 @@ def _check_sparse(
 ) -> None:
     if shape != sizes or len(indptr) != sizes[1] + 1:
         raise SpatiaError(
-            f"{file}: expected {sizes[0]} features x {sizes[1]} cells as its names say, found a matrix of {shape}; {RESTORE}"
+            f"{file}: expected {sizes[0]} features x {sizes[1]} cells as its names say, found a matrix of "
+            f"{shape}; {RESTORE}"
         )
     is_ordered = indptr[0] == 0 and indptr[-1] == len(data) == len(indices) and (np.diff(indptr) >= 0).all()
     if not is_ordered or (len(indices) and not (indices.min() >= 0 and indices.max() < shape[0])):
@@ -227,7 +173,7 @@ def _polygons(file: Path, xy: np.ndarray, codes: np.ndarray, cell_ids: np.ndarra
         raise SpatiaError(f"{file}: expected outlines of at least 3 corners, found fewer for cell {cell_id}; {RESTORE}")
     rings = shapely.linearrings(xy, indices=np.repeat(np.arange(len(starts)), lengths))
     found = geopandas.GeoDataFrame({"geometry": shapely.polygons(rings)}, index=cell_ids[codes[starts]])
-    return _merge_parts(found)
+    return merge_parts(found)
 
 
 def _ring_starts(xy: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -252,7 +198,7 @@ def _split(xy: np.ndarray, first: int, end: int) -> Iterator[int]:
         start = start + 2 + int(closing[0]) if len(closing) else end
 
 
-def _merge_parts(outlines: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def merge_parts(outlines: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Return one row per cell: several polygons of one cell become one MultiPolygon."""
     import geopandas
     import shapely
@@ -268,13 +214,3 @@ def _merge_parts(outlines: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     merged[counts == 1] = parts[first[counts == 1]]
     return geopandas.GeoDataFrame({"geometry": merged}, index=pd.Index(cell_ids, name=keys.CELL_ID))
-
-
-@contextlib.contextmanager
-def _quiet_logging() -> Iterator[None]:
-    previous = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(previous)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -139,8 +140,10 @@ def open_sources(
         coverage = None if he_reader is None else he_frame.coverage(he_reader, bundle.shape_px)
         yield Sources(tuple(rasters), cells, nuclei, coverage)
     finally:
-        for reader in (*stains, *([] if he_reader is None else [he_reader])):
-            reader.close()
+        for stain in stains:
+            stain.close()
+        if he_reader is not None:
+            he_reader.close()
 
 
 def _stain_raster(bundle: Bundle, window: Window, stains: Sequence[StainReader]) -> Raster:
@@ -175,13 +178,12 @@ def _cell_labels(
     group: zarr.Group | None,
     outlines: geopandas.GeoDataFrame,
 ) -> LabelSource:
-    array = None if group is None else masks.mask_array(group, CELL)
+    array = None if group is None else masks.mask_array(_file(bundle), group, CELL)
     if array is None or CELL not in label_maps:
         filled = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
         return LabelSource(filled.read, "outlines", None, None)
     _check_mask_shape(bundle, array)
-    assert bundle.masks is not None
-    reader = MaskReader(bundle.masks, array, masks.make_lookup(label_maps[CELL], labels))
+    reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[CELL], labels))
     return LabelSource(reader.read, "masks", reader, _points_inside(bundle, outlines, labels))
 
 
@@ -192,16 +194,20 @@ def _nucleus_labels(
     group: zarr.Group | None,
     outlines: geopandas.GeoDataFrame | None,
 ) -> LabelSource | None:
-    array = None if group is None else masks.mask_array(group, NUCLEUS)
+    array = None if group is None else masks.mask_array(_file(bundle), group, NUCLEUS)
     if array is not None and NUCLEUS in label_maps:
         _check_mask_shape(bundle, array)
-        assert bundle.masks is not None
-        reader = MaskReader(bundle.masks, array, masks.make_lookup(label_maps[NUCLEUS], labels))
+        reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[NUCLEUS], labels))
         return LabelSource(reader.read, "masks", reader, None)
     if outlines is None:
         return None
     filled: FilledOutlines = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
     return LabelSource(filled.read, "outlines", None, None)
+
+
+def _file(bundle: Bundle) -> Path:
+    assert bundle.masks is not None, "a group of masks was opened, so there is a file"
+    return bundle.masks
 
 
 def _check_mask_shape(bundle: Bundle, array: zarr.Array) -> None:

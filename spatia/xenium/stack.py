@@ -11,7 +11,8 @@ import numpy as np
 
 from spatia.errors import SpatiaError
 from spatia.keys import CHUNK_PX
-from spatia.xenium.layouts import MIP_FILE, STACK, Bundle, StainImage
+from spatia.xenium.images import MIP_FILE, STACK, StainImage
+from spatia.xenium.layouts import Bundle
 from spatia.xenium.tiffs import RESTORE, PlaneReader
 
 Projection = Literal["focus", "max"]
@@ -109,7 +110,8 @@ def check_segments(file: Path, pages: Sequence[int], decode_one: bool) -> None:
             end = max((offset + count for offset, count in segments), default=0)
             if end > size or not segments:
                 raise SpatiaError(
-                    f"{file}: expected {end} bytes for the tiles of page {page}, found {size}: it is truncated; {RESTORE}"
+                    f"{file}: expected {end} bytes for the tiles of page {page}, found {size}: it is "
+                    f"truncated; {RESTORE}"
                 )
             if decode_one:
                 height, width = plane.shape

@@ -169,7 +169,8 @@ def _open_group(path: Path, inside: str = "") -> zarr.Group:
 
 
 def _multiscales(group: zarr.Group) -> dict[str, Any]:
-    return dict(group.attrs["ome"]["multiscales"][0])  # type: ignore[call-overload, index]
+    ome: Any = group.attrs["ome"]
+    return dict(ome["multiscales"][0])
 
 
 def _levels(path: Path, element: str) -> tuple[zarr.Array, ...]:
