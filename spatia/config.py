@@ -29,7 +29,7 @@ class QcParams:
     """Filters on cells; a filter set to null is off."""
 
     min_counts: int | None = 10
-    min_genes: int | None = 5
+    min_genes: int | None = None
     max_control_rate: float | None = 0.05
     min_cell_area_um2: float | None = 4.0
     max_cell_area_um2: float | None = None
