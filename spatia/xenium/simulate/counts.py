@@ -8,9 +8,11 @@ from scipy import sparse
 
 from spatia.xenium.simulate.slide import CONTROL_CODEWORD, CONTROL_PROBE, GENE, GENOMIC_CONTROL, PROTEIN, UNASSIGNED_CODEWORD
 
-DISPERSION = 4.0  # of the negative binomial: variance = mean + mean^2 / DISPERSION
-DEPTH_SD = 0.55  # of the log depth, besides what the area explains
-AREA_EXPONENT = 0.75
+DISPERSION = 8.0  # of the negative binomial: variance = mean + mean^2 / DISPERSION
+DEPTH_SD = 0.10  # of the log depth, besides what the area explains
+DEPTH_LOSS = 0.62  # mean of an exponential loss of log depth: cells cut, out of the plane, poorly permeable
+STAIN_SLOPE = 0.22
+AREA_EXPONENT = 1.12
 # expected counts per cell of one feature
 _CONTROL_RATE = {CONTROL_PROBE: 8e-5, CONTROL_CODEWORD: 2e-5, UNASSIGNED_CODEWORD: 4e-5, GENOMIC_CONTROL: 2e-4}
 _PROTEIN_MEAN = 20.0
@@ -20,10 +22,17 @@ _STRAY_PART = 0.10  # transcripts outside cells
 _SECTION_UM = (8.0, 22.0)  # z of the tissue section
 
 
-def draw_depth(area_um2: np.ndarray, states: np.ndarray, median_counts: float, rng: np.random.Generator) -> np.ndarray:
-    """Return each cell's expected number of transcripts: more in larger cells, fewer in lymphocytes."""
-    log_depth = AREA_EXPONENT * np.log(np.maximum(area_um2, 1.0)) + DEPTH_SD * rng.standard_normal(len(area_um2))
-    log_depth = log_depth - 0.25 * np.isin(states, ("tcm_CD4+T", "eff_CD8+T1")) + 0.2 * (states == "Epi_CENPF+")
+def draw_depth(
+    area_um2: np.ndarray, states: np.ndarray, stain: np.ndarray, median_counts: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return each cell's expected number of transcripts.
+
+    More in larger cells and in cells that their residual ``stain`` (sd about 1) shows to lie well in the section,
+    fewer in lymphocytes, more in cycling cells.
+    """
+    log_depth = AREA_EXPONENT * np.log(np.maximum(area_um2, 1.0)) + STAIN_SLOPE * stain
+    log_depth += DEPTH_SD * rng.standard_normal(len(area_um2)) - DEPTH_LOSS * rng.exponential(size=len(area_um2))
+    log_depth += 0.2 * (states == "Epi_CENPF+") - 0.25 * np.isin(states, ("tcm_CD4+T", "eff_CD8+T1"))
     return median_counts * np.exp(log_depth - np.median(log_depth))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 
 NOISE_BLOCK_PX = 256
 
@@ -38,7 +39,8 @@ def smooth_noise(shape: tuple[int, int], scale: float, rng: np.random.Generator)
     coarse = rng.standard_normal(coarse_shape)
     rows = 1.5 + np.arange(shape[0]) / scale
     columns = 1.5 + np.arange(shape[1]) / scale
-    field = ndimage.map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=3)
+    field = CubicSpline(np.arange(coarse_shape[0]), coarse, axis=0)(rows)
+    field = CubicSpline(np.arange(coarse_shape[1]), field, axis=1)(columns)
     return ((field - field.mean()) / (field.std() + 1e-12)).astype(np.float32)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from spatia.xenium.simulate.paint import Outlines, paint
 from spatia.xenium.simulate.panel import make_features
 from spatia.xenium.simulate.params import SimulationParams
 from spatia.xenium.simulate.population import draw_population
-from spatia.xenium.simulate.programs import donor_shift, expected_log_folds, fractions, make_expression
+from spatia.xenium.simulate.programs import Expression, donor_shift, expected_log_folds, fractions, make_expression
 from spatia.xenium.simulate.render import make_optics, make_scene, render_slide
 from spatia.xenium.simulate.slide import CONTROL_PROBE, SimulatedSlide
 from spatia.xenium.simulate.tissue import make_tissue
@@ -39,7 +38,7 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
     cells, outlines = _paint_all(cells, Box(0, 0, params.height_px, params.width_px))
     optics = make_optics(tissue, donor_rng, params.donor_effect, light_rng)
     scene = make_scene(tissue, optics, params.seed, light_rng)
-    focus = render_slide(scene, cells, outlines)[: params.n_stains]
+    focus = render_slide(scene, cells, outlines)[: params.stains_written]
     labels = outlines.label.astype(np.uint32)
     nuclei = outlines.nucleus_label.astype(np.uint32)
     measured = measure_cells(labels, nuclei, pixel_size_um)
@@ -47,7 +46,9 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
     features = make_features(params.layout)
     expression = make_expression()
     shift = donor_shift(len(expression.genes), donor_rng, params.donor_effect)
-    counts = _count(cells, measured, features, expression, shift, params.median_counts, count_rng)
+    counts = _count(
+        cells, measured[keys.CELL_AREA_UM2].to_numpy(), features, expression, shift, params.median_counts, count_rng
+    )
     transcripts = None
     if params.transcripts:
         transcripts = draw_transcripts(counts, features, labels, nuclei, pixel_size_um, count_rng)
@@ -56,12 +57,12 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
         log_folds=expected_log_folds(expression, shift),
         effects=effect_table(),
         counterfactuals=make_counterfactuals(
-            scene, cells, focus, labels, params.n_counterfactuals, pixel_size_um, truth_rng
+            scene, cells, focus, outlines, params.n_counterfactuals, pixel_size_um, truth_rng
         ),
     )
     he, he_to_morphology = make_he(scene, cells, outlines, extra_rng) if params.he else (None, None)
-    slide = SimulatedSlide(
-        stains=STAINS[: params.n_stains],
+    return SimulatedSlide(
+        stains=STAINS[: params.stains_written],
         focus=focus,
         stack=make_stack(focus[0], params.stack_planes, extra_rng) if params.stack else None,
         he=he,
@@ -80,7 +81,6 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
         seed=params.seed,
         pixel_size_um=pixel_size_um,
     )
-    return repeat_slide(slide, params.tile_repeat)
 
 
 def _paint_all(cells: pd.DataFrame, box: Box) -> tuple[pd.DataFrame, Outlines]:
@@ -114,22 +114,22 @@ def measure_cells(labels: np.ndarray, nuclei: np.ndarray, pixel_size_um: float) 
     )
 
 
-def _count(cells, measured, features, expression, shift, median_counts, rng):  # type: ignore[no-untyped-def]
+def _count(
+    cells: pd.DataFrame,
+    area_um2: np.ndarray,
+    features: pd.DataFrame,
+    expression: Expression,
+    shift: np.ndarray,
+    median_counts: float,
+    rng: np.random.Generator,
+) -> sparse.csr_matrix:
+    """Return the counts (cell, feature), with those of the cells that are planted for QC to find."""
     states = cells["state"].to_numpy()
-    part = fractions(
-        expression, states, cells["program_strength"].to_numpy(), cells["gene_class"].to_numpy(), shift
-    )
-    depth = draw_depth(measured[keys.CELL_AREA_UM2].to_numpy(), states, median_counts, rng)
-    counts = draw_counts(part, depth, features, rng)
+    part = fractions(expression, states, cells["program_strength"].to_numpy(), cells["gene_class"].to_numpy(), shift)
+    stain = (cells["residual_log_rna"] + cells["residual_log_dapi"]).to_numpy() / np.sqrt(2)
+    counts = draw_counts(part, draw_depth(area_um2, states, stain, median_counts, rng), features, rng)
     counts[(cells["flaw"] == "empty").to_numpy()] = 0
     probes = np.flatnonzero(features["type"] == CONTROL_PROBE)
     for row in np.flatnonzero(cells["flaw"] == "control"):
         counts[row, probes] += rng.multinomial(_CONTROL_COUNTS, np.full(len(probes), 1 / len(probes))).astype(np.int32)
     return sparse.csr_matrix(counts)
-
-
-def repeat_slide(slide: SimulatedSlide, n: int) -> SimulatedSlide:
-    """Return the slide laid out n x n times, for benchmarks: pixels, cells and counts only."""
-    if n == 1:
-        return slide
-    raise NotImplementedError

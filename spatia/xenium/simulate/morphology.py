@@ -14,28 +14,38 @@ from spatia.xenium.simulate.states import STATES, TRANSITIONS
 
 # name: (sd of the residual, unit)
 PARAMETERS = {
-    "log_area": (0.30, "log of um2 of the undisturbed outline"),
-    "log_stretch": (0.16, "log of long axis / short axis"),
-    "wobble": (0.025, "amplitude of the outline's harmonics"),
-    "logit_nucleus": (0.38, "logit of nucleus area / cell area"),
-    "log_dapi": (0.30, "log of DAPI, photons per pixel of the nucleus"),
-    "log_grain": (0.30, "log of the chromatin's contrast"),
-    "log_membrane": (0.42, "log of the boundary stain at the membrane"),
-    "log_boundary": (0.40, "log of the boundary stain in the cytoplasm"),
-    "log_rna": (0.36, "log of the interior RNA stain in the cytoplasm"),
-    "log_protein": (0.60, "log of the interior protein stain in the cytoplasm"),
-    "log_streak": (0.25, "log of the contrast of fibres in the interior protein stain"),
+    "log_area": (0.57, "log of um2 of the undisturbed outline"),
+    "log_stretch": (0.25, "log of long axis / short axis"),
+    "wobble": (0.03, "amplitude of the outline's harmonics"),
+    "logit_nucleus": (0.55, "logit of nucleus area / cell area"),
+    "log_dapi": (0.36, "log of DAPI, photons per pixel of the nucleus"),
+    "log_grain": (0.35, "log of the chromatin's contrast"),
+    "log_membrane": (0.85, "log of the boundary stain at the membrane"),
+    "log_boundary": (0.85, "log of the boundary stain in the cytoplasm"),
+    "log_rna": (0.60, "log of the interior RNA stain in the cytoplasm"),
+    "log_protein": (0.90, "log of the interior protein stain in the cytoplasm"),
+    "log_streak": (0.35, "log of the contrast of fibres in the interior protein stain"),
 }
 PARAMETER_NAMES = tuple(PARAMETERS)
 _SD = np.array([sd for sd, _ in PARAMETERS.values()])
 
+# part of the residual's variance that neighbours have in common
+_REGIONAL_PART = {
+    "log_dapi": 0.25,
+    "log_grain": 0.25,
+    "log_membrane": 0.60,
+    "log_boundary": 0.60,
+    "log_rna": 0.55,
+    "log_protein": 0.35,
+}
+
 # lineage -> the look of its first state, in the order of PARAMETERS
 _LINEAGE_LOOK = {
-    "epithelial": (4.35, 0.20, 0.035, -0.55, 2.60, -1.6, 2.75, 2.25, 2.35, 0.2, -1.6),
-    "T cell": (3.55, 0.12, 0.030, 0.75, 2.70, -1.3, 1.70, 1.25, 1.40, 0.6, -1.6),
-    "endothelial": (3.75, 0.95, 0.045, 0.20, 2.45, -1.5, 1.40, 1.10, 1.75, 2.6, -0.9),
-    "fibroblast": (3.75, 0.95, 0.060, 0.35, 2.40, -1.5, 0.90, 0.90, 1.45, 2.3, -0.5),
-    "macrophage": (4.05, 0.25, 0.070, -0.20, 2.40, -1.5, 1.60, 1.45, 2.00, 1.9, -1.0),
+    "epithelial": (4.72, 0.20, 0.050, -0.55, 2.35, -1.6, 2.75, 2.25, 2.35, -1.2, -0.6),
+    "T cell": (3.42, 0.12, 0.045, 0.75, 2.45, -1.3, 2.00, 1.60, 1.65, 0.8, -0.4),
+    "endothelial": (3.66, 0.95, 0.065, 0.20, 2.15, -1.5, 1.60, 1.45, 1.85, 2.2, 0.0),
+    "fibroblast": (3.63, 0.95, 0.080, 0.35, 2.10, -1.5, 1.35, 1.40, 1.70, 2.2, 0.3),
+    "macrophage": (3.93, 0.25, 0.085, -0.20, 2.15, -1.5, 1.75, 1.65, 2.00, 1.6, 0.0),
 }
 
 # state -> change against its lineage's look, at program strength 1
@@ -45,12 +55,12 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
         "log_area": 0.18,
         "log_stretch": 0.42,
         "wobble": 0.03,
-        "log_membrane": -0.75,
+        "log_membrane": -0.55,
         "log_boundary": -0.20,
-        "log_protein": 1.25,
+        "log_protein": 1.10,
         "log_streak": 0.5,
     },
-    "Epi_CENPF+": {"log_area": 0.30, "logit_nucleus": 0.55, "log_dapi": 0.50, "log_grain": 0.55, "log_rna": 0.35},
+    "Epi_CENPF+": {"log_area": 0.30, "logit_nucleus": 0.40, "log_dapi": 0.35, "log_grain": 0.55, "log_rna": 0.25},
     "mgEpi_KRT14+": {
         "log_area": -0.40,
         "log_stretch": 0.60,
@@ -58,14 +68,14 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
         "log_membrane": -0.55,
         "log_boundary": -0.45,
         "log_rna": -0.45,
-        "log_protein": 1.90,
+        "log_protein": 1.50,
         "log_streak": 0.4,
     },
-    "Epi_normal": {"log_area": -0.15, "log_dapi": -0.15, "log_membrane": 0.40, "log_rna": -0.20, "logit_nucleus": -0.15},
+    "Epi_normal": {"log_area": -0.15, "log_dapi": -0.15, "log_membrane": 0.30, "log_rna": -0.10, "logit_nucleus": -0.15},
     "tcm_CD4+T": {},
-    "eff_CD8+T1": {"log_area": 0.38, "logit_nucleus": -0.45, "log_dapi": -0.25, "log_membrane": 0.30, "log_rna": 0.50},
+    "eff_CD8+T1": {"log_area": 0.30, "logit_nucleus": -0.35, "log_dapi": -0.18, "log_membrane": 0.20, "log_rna": 0.35},
     "EC_CAVIN2+": {},
-    "EC_CLEC14A+": {"log_area": 0.25, "log_stretch": -0.35, "logit_nucleus": -0.30, "log_rna": 0.45, "log_protein": -0.7},
+    "EC_CLEC14A+": {"log_area": 0.20, "log_stretch": -0.30, "logit_nucleus": -0.25, "log_rna": 0.35, "log_protein": -0.5},
     "Fibroblast": {},
     "Macrophage": {},
 }
@@ -73,7 +83,7 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
 # (state, niche) -> further change; a transition whose target stands here carries a niche effect
 NICHE_EFFECT: dict[tuple[str, str], dict[str, float]] = {
     ("EMT-Epi1_CEACAM6+", "front"): {"log_area": 0.15, "log_stretch": 0.40, "log_protein": 0.60},
-    ("Epi_CENPF+", "front"): {"log_dapi": 0.30, "logit_nucleus": 0.30},
+    ("Epi_CENPF+", "front"): {"log_dapi": 0.22, "logit_nucleus": 0.30},
     ("mgEpi_KRT14+", "front"): {"log_protein": -0.50, "log_stretch": -0.15},
     ("eff_CD8+T1", "stroma_hot"): {"log_area": 0.25, "log_rna": 0.35},
 }
@@ -82,7 +92,7 @@ NICHE_EFFECT: dict[tuple[str, str], dict[str, float]] = {
 IMAGE_CLASSES = ("smooth", "grainy")
 IMAGE_EFFECT = {"log_grain": 1.0, "log_dapi": 0.25}
 
-N_OUTLINE_HARMONICS = 3
+N_OUTLINE_HARMONICS = 4
 
 
 def look_of(states: np.ndarray, niches: np.ndarray, strength: np.ndarray, image_class: np.ndarray) -> np.ndarray:
@@ -94,9 +104,15 @@ def look_of(states: np.ndarray, niches: np.ndarray, strength: np.ndarray, image_
     return look + strength[:, None] * change + niche.reshape(look.shape) + grainy
 
 
-def draw_residuals(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the cells' own residuals (n, parameter), standard normal, cut at 2.5."""
-    return np.clip(rng.standard_normal((n, len(PARAMETERS))), -2.5, 2.5)
+def draw_residuals(regional: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the cells' residuals (n, parameter), standard normal, cut at 2.5.
+
+    Part of what makes a stain bright or dim is common to neighbours: fixation, depth of cut, penetration of the
+    antibody. ``regional`` (n, parameter), smooth over the slide and of sd 1, is that part.
+    """
+    shared = np.array([_REGIONAL_PART.get(name, 0.0) for name in PARAMETER_NAMES])
+    own = rng.standard_normal(regional.shape)
+    return np.clip(np.sqrt(shared) * regional + np.sqrt(1 - shared) * own, -2.5, 2.5)
 
 
 def parameters_of(look: np.ndarray, residuals: np.ndarray) -> np.ndarray:
@@ -105,7 +121,7 @@ def parameters_of(look: np.ndarray, residuals: np.ndarray) -> np.ndarray:
 
 
 def geometry_of(parameters: np.ndarray, pixel_size_um: float) -> pd.DataFrame:
-    """Return what the painter needs in pixels: ``long``, ``short``, ``waves``, ``nucleus`` (its size in cell sizes)."""
+    """Return what the painter needs in pixels: ``long``, ``short``, ``waves``, ``taper``, ``nucleus`` (its size in cell sizes)."""
     values = dict(zip(PARAMETER_NAMES, parameters.T, strict=True))
     radius = np.sqrt(np.exp(values["log_area"]) / np.pi) / pixel_size_um
     stretch = np.exp(np.clip(values["log_stretch"], 0, 1.6) / 2)
@@ -115,6 +131,7 @@ def geometry_of(parameters: np.ndarray, pixel_size_um: float) -> pd.DataFrame:
             "long": radius * stretch,
             "short": radius / stretch,
             "waves": np.clip(values["wobble"], 0, 0.15),
+            "taper": np.clip(values["log_stretch"] - 0.3, 0, 0.9),
             "nucleus": np.sqrt(np.clip(fraction, 0.08, 0.92)),
         }
     )

@@ -62,7 +62,7 @@ def _dye_density(scene: Scene, outlines: Outlines) -> np.ndarray:
     step = scene.haze.shape[1:]
     coarse_rows = np.minimum(np.arange(height) * step[0] // height, step[0] - 1)
     coarse_columns = np.minimum(np.arange(width) * step[1] // width, step[1] - 1)
-    stroma = (scene.fibre_gain[3] > 0.5).astype(np.float32)[np.ix_(coarse_rows, coarse_columns)]
+    stroma = (scene.matrix > 0.2).astype(np.float32)[np.ix_(coarse_rows, coarse_columns)]
     eosin = 0.45 * inside * (1 - 0.6 * nucleus) + stroma * (inside == 0) * np.clip(0.35 + 0.16 * fibre, 0.05, None)
     density = np.stack([1.25 * nucleus + 0.12 * inside, eosin]).astype(np.float32)
     return np.stack([ndimage.gaussian_filter(layer, 0.8) for layer in density])

@@ -17,8 +17,7 @@ from spatia.xenium.simulate.fields import Box
 from spatia.xenium.simulate.morphology import N_OUTLINE_HARMONICS
 
 LARGEST_RADIUS_PX = 80.0
-# a pixel depends on the cells that reach it, whose connected part depends on the cells that reach those
-PAINT_MARGIN_PX = int(2 * LARGEST_RADIUS_PX * 1.2) + 8
+_BULGE = 1.2  # an outline's waves reach further than its axes
 _FAR = np.float32(9.0)
 
 
@@ -42,8 +41,10 @@ class Outlines:
 
 
 def paint(cells: pd.DataFrame, box: Box) -> Outlines:
-    """Return the outlines in ``box`` of cells with columns ``x, y, angle, long, short, waves, nucleus, ...`` (px)."""
-    wide = box.grow(PAINT_MARGIN_PX)
+    """Return the outlines in ``box`` of cells with columns ``x, y, angle, long, short, waves, taper, nucleus, ...`` (px)."""
+    # a pixel depends on the cells that reach it, and these on the pixels that they reach: whether they are connected
+    margin = 2 * int(reach_of(cells)) + 8
+    wide = box.grow(margin)
     label = np.zeros((wide.height, wide.width), np.int32)
     first = np.full(label.shape, _FAR, np.float32)
     second = np.full(label.shape, _FAR, np.float32)
@@ -64,12 +65,18 @@ def paint(cells: pd.DataFrame, box: Box) -> Outlines:
     radius = np.concatenate([[0.0], np.sqrt(cells["long"] * cells["short"])]).astype(np.float32)
     depth = np.where(label > 0, (np.minimum(second, 1) - first) * radius[label], 0).astype(np.float32)
     nucleus[label == 0] = _FAR
-    return Outlines(label, depth, nucleus).crop(PAINT_MARGIN_PX)
+    return Outlines(label, depth, nucleus).crop(margin)
+
+
+def reach_of(cells: pd.DataFrame) -> float:
+    """Return how far the largest of the cells reaches from its centre, px."""
+    largest = cells[["long", "short"]].to_numpy().max(initial=0.0)
+    return float(min(largest, LARGEST_RADIUS_PX) * _BULGE + 2)
 
 
 def _near(cells: pd.DataFrame, box: Box) -> list[tuple[int, dict[str, float]]]:
     """Return row number and row of the cells that may reach into the window."""
-    reach = LARGEST_RADIUS_PX * 1.2
+    reach = LARGEST_RADIUS_PX * _BULGE
     x, y = cells["x"].to_numpy(), cells["y"].to_numpy()
     near = (x > box.x0 - reach) & (x < box.x0 + box.width + reach)
     near &= (y > box.y0 - reach) & (y < box.y0 + box.height + reach)
@@ -79,7 +86,7 @@ def _near(cells: pd.DataFrame, box: Box) -> list[tuple[int, dict[str, float]]]:
 
 def _window(cell: dict[str, float], box: Box) -> tuple[slice, slice, np.ndarray, np.ndarray]:
     """Return the cell's rows and columns in the box and their distances (1, w), (h, 1) from its centre."""
-    reach = int(min(max(cell["long"], cell["short"]), LARGEST_RADIUS_PX) * 1.2) + 2
+    reach = int(min(max(cell["long"], cell["short"]), LARGEST_RADIUS_PX) * _BULGE) + 2
     top, bottom = max(int(cell["y"]) - reach, box.y0), min(int(cell["y"]) + reach + 1, box.y0 + box.height)
     left, right = max(int(cell["x"]) - reach, box.x0), min(int(cell["x"]) + reach + 1, box.x0 + box.width)
     dy = (np.arange(top, bottom) + 0.5 - cell["y"]).astype(np.float32)[:, None]
@@ -91,6 +98,8 @@ def _cell_distance(cell: dict[str, float], dx: np.ndarray, dy: np.ndarray) -> np
     """Return the distance from the cell's centre in units of its outline, (h, w)."""
     u, v = _turned(cell["angle"], dx, dy)
     u, v = u / np.float32(cell["long"]), v / np.float32(cell["short"])
+    # spindle cells narrow towards their ends
+    v = v * (1 + np.float32(cell["taper"]) * u * u)
     r = np.sqrt(u * u + v * v) + np.float32(1e-6)
     cos, sin = u / r, v / r
     wave = np.ones_like(r)

@@ -18,11 +18,18 @@ from spatia.xenium.simulate.slide import (
 )
 
 LINEAGE_MARKERS = {
-    "epithelial": "EPCAM KRT8 KRT18 KRT19 KRT7 CDH1 ELF3 CLDN4 MUC1 TACSTD2 ERBB2 ERBB3 DSP SPINT2",
-    "T cell": "CD3E CD3D CD3G TRAC CD2 PTPRC CXCR4 LTB CD69 IKZF1 RUNX3 STAT4",
+    "epithelial": "EPCAM KRT8 KRT18 KRT19 KRT7 CDH1 ELF3 CLDN4 MUC1 TACSTD2 ERBB2 ERBB3 DSP SPINT2 "
+    "CLDN7 CLDN3 AGR2 S100P LCN2 GPRC5A CD24 MAL2 ESRP1 RAB25 AP1M2 PRSS8",
+    "T cell": "CD3E CD3D CD3G TRAC CD2 LTB CD69 IKZF1 RUNX3 STAT4",
     "endothelial": "PECAM1 VWF CDH5 KDR EGFL7 TIE1 ROBO4 MMRN2 ERG SOX17 CLDN5",
-    "fibroblast": "LUM DCN SFRP2 THBS2 FBN1 PDGFRA PDGFRB POSTN CTSK CCDC80 SFRP4 MMP2 IGF1 CXCL12",
+    "fibroblast": "LUM DCN SFRP2 THBS2 FBN1 PDGFRA PDGFRB POSTN CTSK CCDC80 SFRP4 MMP2 IGF1 CXCL12 "
+    "COL5A2 FAP ASPN DPT MFAP5 PDPN",
     "macrophage": "CD163 CD68 MS4A4A C1QA C1QC FCGR3A CD14 MRC1 ITGAX AIF1 LYZ FCER1G MS4A6A",
+}
+# shared by two lineages, as much of what stroma makes is
+SHARED_MARKERS = {
+    ("fibroblast", "endothelial"): "SPARC COL1A2 BGN CALD1 TAGLN IGFBP7 TIMP3 LAMA4 A2M",
+    ("T cell", "macrophage"): "PTPRC CXCR4 CD53 CORO1A LCP1 SRGN",
 }
 STATE_MARKERS = {
     "Epi_FOXA1+": "FOXA1 GATA3 ESR1 XBP1 AR TFF3 ANKRD30A MLPH SPDEF",
@@ -59,7 +66,7 @@ PROTEINS = ("CD45", "PanCK", "CD31", "Vimentin", "CD68")  # from layout 4.0
 
 def gene_names() -> list[str]:
     """Return the panel's genes, each once, in a fixed order that no state sorts."""
-    texts = [*LINEAGE_MARKERS.values(), *STATE_MARKERS.values(), INTERFERON_GENES, FILLERS]
+    texts = [*LINEAGE_MARKERS.values(), *SHARED_MARKERS.values(), *STATE_MARKERS.values(), INTERFERON_GENES, FILLERS]
     return sorted({gene for text in texts for gene in text.split()})
 
 

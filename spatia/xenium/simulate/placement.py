@@ -67,7 +67,7 @@ def _hexagonal(
 def _warp(points: np.ndarray, tissue: Tissue, spacing: float, rng: np.random.Generator) -> np.ndarray:
     """Bend the lattice, so that no rows of cells run across the slide."""
     shape = tissue.compartment.shape
-    bend = [smooth_noise(shape, 6 * spacing / GRID_PX, rng) for _ in range(2)]
+    bend = [0.6 * smooth_noise(shape, 9 * spacing / GRID_PX, rng) for _ in range(2)]
     return points + spacing * np.column_stack([tissue.at(field, points) for field in bend])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from spatia.xenium.simulate.fields import smooth_noise
 from spatia.xenium.simulate.morphology import (
     IMAGE_CLASSES,
     N_OUTLINE_HARMONICS,
@@ -19,13 +20,14 @@ from spatia.xenium.simulate.placement import place_cells
 from spatia.xenium.simulate.programs import GENE_CLASSES, PROGRAMS
 from spatia.xenium.simulate.render import TILE_PX
 from spatia.xenium.simulate.states import STATES, draw_states, niche_of
-from spatia.xenium.simulate.tissue import DOMAINS, Tissue
+from spatia.xenium.simulate.tissue import DOMAINS, GRID_PX, Tissue
 
 # types that look and express the same wherever they stand: only their surroundings tell their class
 CONTEXT_TYPES = ("fibroblast", "macrophage")
 CONTEXT_CLASSES = ("cold", "hot")
 FLAWS = ("empty", "control", "tiny", "huge")
 _TINY_UM2, _HUGE_UM2 = 2.6, 420.0
+_REGION_UM = 45.0  # how far the common part of residuals reaches
 RESIDUAL_NAMES = tuple(f"residual_{name}" for name in PARAMETER_NAMES)
 
 
@@ -53,8 +55,14 @@ def draw_population(tissue: Tissue, pixel_size_um: float, n_flawed: int, rng: np
         cells[f"shift_{axis}"] = rng.uniform(-0.7, 0.7, n)
     for axis in "yx":
         cells[f"texture_{axis}"] = rng.integers(0, TILE_PX, n)
-    cells = pd.concat([cells, pd.DataFrame(draw_residuals(n, rng), columns=list(RESIDUAL_NAMES))], axis=1)
+    cells = pd.concat([cells, pd.DataFrame(_residuals(tissue, points, pixel_size_um, rng), columns=list(RESIDUAL_NAMES))], axis=1)
     return with_parameters(cells, pixel_size_um)
+
+
+def _residuals(tissue: Tissue, points: np.ndarray, pixel_size_um: float, rng: np.random.Generator) -> np.ndarray:
+    scale = _REGION_UM / (pixel_size_um * GRID_PX)
+    fields = [smooth_noise(tissue.compartment.shape, scale, rng) for _ in PARAMETER_NAMES]
+    return draw_residuals(np.column_stack([tissue.at(field, points) for field in fields]), rng)
 
 
 def with_parameters(cells: pd.DataFrame, pixel_size_um: float) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from spatia.xenium.simulate.panel import INTERFERON_GENES, LINEAGE_MARKERS, STATE_MARKERS, gene_names
+from spatia.xenium.simulate.panel import INTERFERON_GENES, LINEAGE_MARKERS, SHARED_MARKERS, STATE_MARKERS, gene_names
 from spatia.xenium.simulate.states import STATE_NAMES, STATES, TRANSITIONS
 
 GENE_CLASSES = ("baseline", "interferon")
@@ -26,9 +26,10 @@ PROGRAMS = {
     "Fibroblast": "matrix",
     "Macrophage": "phagocytic",
 }
-_LINEAGE_RISE = 2.5
-_STATE_RISE = 2.4
-_AMBIENT = 0.10  # of every cell's transcripts come from the slide's average: diffusion and missegmentation
+_LINEAGE_RISE = {"epithelial": 3.2, "T cell": 2.9, "endothelial": 2.4, "fibroblast": 3.2, "macrophage": 2.8}
+_SHARED_RISE = 3.2
+_STATE_RISE = 1.9
+_AMBIENT = 0.08  # of every cell's transcripts come from the slide's average: diffusion and missegmentation
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,26 @@ def make_expression() -> Expression:
     rng = np.random.default_rng(PANEL_SEED)
     genes = tuple(gene_names())
     place = {gene: index for index, gene in enumerate(genes)}
-    base = rng.normal(0, 0.9, len(genes))
-    texts = [*LINEAGE_MARKERS.values(), *STATE_MARKERS.values(), INTERFERON_GENES]
+    base = rng.normal(-2.6, 1.1, len(genes))
+    texts = [*LINEAGE_MARKERS.values(), *SHARED_MARKERS.values(), *STATE_MARKERS.values(), INTERFERON_GENES]
     marked = [place[gene] for text in texts for gene in text.split()]
-    base[marked] -= 0.7
+    base[marked] += 0.8
 
     def rise(text: str, mean: float) -> np.ndarray:
         change = np.zeros(len(genes))
         rows = [place[gene] for gene in text.split()]
-        change[rows] = np.clip(rng.normal(mean, 0.6, len(rows)), 0.6, None)
+        change[rows] = np.clip(rng.normal(mean, 0.4, len(rows)), 0.6, None)
         return change
 
+    lineage = {name: rise(text, _LINEAGE_RISE[name]) for name, text in LINEAGE_MARKERS.items()}
+    for names, text in SHARED_MARKERS.items():
+        shared = rise(text, _SHARED_RISE)
+        for name in names:
+            lineage[name] = lineage[name] + shared
     return Expression(
         genes=genes,
         base=base,
-        lineage={name: rise(text, _LINEAGE_RISE) for name, text in LINEAGE_MARKERS.items()},
+        lineage=lineage,
         state={name: rise(STATE_MARKERS[name], _STATE_RISE) for name in STATE_NAMES},
         interferon=(rise(INTERFERON_GENES, 1.0) > 0) * INTERFERON_LOG_FOLD,
     )

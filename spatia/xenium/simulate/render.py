@@ -27,9 +27,21 @@ TILE_PX = 512
 STRIP_PX = 512
 N_STAINS = 4
 _PSF_PX = (1.25, 1.05, 1.15, 1.05)
-_HALO_PX = 7.0
+_HALO_BOX_PX = 15  # applied twice: about a Gaussian of 6 px
 _HALO_PART = (0.16, 0.14, 0.16, 0.12)
-RENDER_MARGIN_PX = int(4 * _HALO_PX + 0.5) + 2
+MATRIX_OVER_CELLS = 0.35  # part of the matrix's light that shines through a cell
+RENDER_MARGIN_PX = 24  # at least the reach of the lens
+# grey steps of each stain (row) from stroma, epithelium between its cells, vessel wall, debris, ghost nuclei
+HAZE = np.array(
+    [
+        [0.30, 0.8, 0.3, 1.2, 3.0],
+        [2.00, 5.5, 1.4, 3.0, 1.6],
+        [1.25, 4.0, 1.2, 2.5, 1.2],
+        [0.25, 0.2, 3.0, 0.3, 0.4],
+    ]
+)
+FIBRES = (0.0, 2.2, 2.4, 7.0)  # grey steps of each stain from the matrix's fibres
+EPITHELIUM = (Compartment.GLAND, Compartment.DUCT, Compartment.BASAL, Compartment.NEST)
 FIELD_OF_VIEW_PX = 1450  # the camera's, a little darker towards its corners
 
 
@@ -52,7 +64,7 @@ class Scene:
     coarse: np.ndarray
     fibre: np.ndarray  # (y, x), one point per FIBRE_STEP_PX pixels
     haze: np.ndarray  # (4, y, x), light from outside the cells, one point per GRID_PX pixels
-    fibre_gain: np.ndarray  # (4, y, x)
+    matrix: np.ndarray  # (y, x), how much fibrous matrix there is
     seed: int
 
 
@@ -73,20 +85,12 @@ def make_scene(tissue: Tissue, optics: Optics, seed: int, rng: np.random.Generat
     stroma = _soft(tissue.compartment == Compartment.STROMA, 2.0)
     wall = _soft(tissue.compartment == Compartment.VESSEL_WALL, 1.0)
     lumen = _soft(tissue.compartment == Compartment.LUMEN, 2.0)
+    sheet = _soft(np.isin(tissue.compartment, EPITHELIUM), 2.0)
     shape = tissue.compartment.shape
-    clumps = np.clip(smooth_noise(shape, 12, rng), 0, None)
-    debris = lumen * clumps * _per_structure(tissue, rng)
-    density = np.clip(1 + 0.5 * smooth_noise(shape, 40, rng), 0.2, None)
+    debris = lumen * np.clip(smooth_noise(shape, 12, rng), 0, None) * _per_structure(tissue, rng)
+    density = stroma * np.clip(1 + 0.45 * smooth_noise(shape, 40, rng) + 0.25 * smooth_noise(shape, 9, rng), 0.15, None)
     ghosts = _ghost_nuclei(tissue, rng)
-    haze = np.stack(
-        [
-            0.15 * stroma + 2.2 * ghosts + 1.2 * debris,
-            0.50 * stroma * density + 0.7 * ghosts + 3.0 * debris,
-            0.60 * stroma * density + 0.8 * ghosts + 2.5 * debris,
-            0.45 * stroma * density + 0.4 * ghosts + 0.3 * debris + 3.0 * wall,
-        ]
-    )
-    fibre_gain = np.stack([0 * stroma, 0.35 * stroma * density, 0.45 * stroma * density, 2.6 * stroma * density])
+    layers = np.stack([density, sheet, wall, debris, ghosts])
     every = GRID_PX // FIBRE_STEP_PX
     flow = np.repeat(np.repeat(tissue.flow, every, 0), every, 1)
     return Scene(
@@ -94,9 +98,9 @@ def make_scene(tissue: Tissue, optics: Optics, seed: int, rng: np.random.Generat
         optics=optics,
         fine=noise_tile(TILE_PX, 1.3, rng),
         coarse=noise_tile(TILE_PX, 3.2, rng),
-        fibre=fibres(flow, 11, rng),
-        haze=haze.astype(np.float32),
-        fibre_gain=fibre_gain.astype(np.float32),
+        fibre=fibres(flow, 9, rng),
+        haze=np.einsum("sl,lyx->syx", HAZE, layers).astype(np.float32),
+        matrix=density.astype(np.float32),
         seed=seed,
     )
 
@@ -115,7 +119,7 @@ def _ghost_nuclei(tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
     """Return blurred nuclei that lie out of focus and were not segmented."""
     shape = tissue.compartment.shape
     dots = np.zeros(shape, np.float32)
-    n = int(dots.size * GRID_PX**2 / 16000)
+    n = int(dots.size * GRID_PX**2 / 7000)
     y, x = rng.integers(0, shape[0], n), rng.integers(0, shape[1], n)
     dots[y, x] = rng.uniform(0.3, 1.0, n) * (tissue.compartment[y, x] != Compartment.BLANK)
     return ndimage.gaussian_filter(dots, 1.9) * (2 * np.pi * 1.9**2)
@@ -132,54 +136,60 @@ def render(scene: Scene, cells: pd.DataFrame, outlines: Outlines, box: Box) -> n
 
 def _emitted(scene: Scene, cells: pd.DataFrame, outlines: Outlines, box: Box) -> np.ndarray:
     """Return the light (4, y, x) that leaves the tissue, before the lens."""
-    label, depth = outlines.label, outlines.depth_px
-    look = {name: _per_label(cells[name], label) for name in PARAMETER_NAMES[4:]}
-    fine = _texture(scene.fine, cells, label, box)
-    coarse = _texture(scene.coarse, cells, label, box)
-    is_cell = (label > 0).astype(np.float32)
-    nucleus = is_cell / (1 + np.exp(np.clip((outlines.nucleus - 1) * 14, -30, 30)))
-    inside = np.clip(depth / 2.0, 0, 1)
-    rim = np.exp(-((depth / 2.2) ** 2)) * is_cell
-    cytoplasm = inside * (1 - 0.55 * nucleus)
-    chromatin = 1 + np.exp(look["log_grain"]) * (0.8 * fine + 0.6 * coarse)
-    dome = 1.12 - 0.25 * np.minimum(outlines.nucleus, 1) ** 2
     fibre = sample(scene.fibre, FIBRE_STEP_PX, box)
-    streaks = np.clip(1 + np.exp(look["log_streak"]) * (0.9 * fibre + 0.5 * fine), 0.05, None)
-    rough = np.clip(1 + 0.22 * coarse + 0.10 * fine, 0.1, None)
-    emitted = np.stack(
+    bundles = sample(scene.matrix, GRID_PX, box) * np.clip(fibre - 0.7, 0, None) ** 1.4
+    light = np.empty((N_STAINS, box.height, box.width), np.float32)
+    for k, gain in enumerate(FIBRES):
+        light[k] = sample(scene.haze[k], GRID_PX, box) + np.float32(gain) * bundles
+    pixels = np.flatnonzero(outlines.label)
+    flat = light.reshape(N_STAINS, -1)  # a view: what is written to it reaches light
+    flat[:, pixels] *= MATRIX_OVER_CELLS
+    flat[:, pixels] += _cell_light(scene, cells, outlines, fibre.ravel()[pixels], pixels, box)
+    return light
+
+
+def _cell_light(
+    scene: Scene, cells: pd.DataFrame, outlines: Outlines, fibre: np.ndarray, pixels: np.ndarray, box: Box
+) -> np.ndarray:
+    """Return the light (4, n) of the cells' own pixels: chromatin, membrane, cytoplasm, filaments."""
+    row = outlines.label.ravel()[pixels] - 1
+    depth, distance = outlines.depth_px.ravel()[pixels], outlines.nucleus.ravel()[pixels]
+    strength = {name: np.exp(cells[name].to_numpy()).astype(np.float32)[row] for name in PARAMETER_NAMES[4:]}
+    fine, coarse = _textures(scene, cells, row, pixels, box)
+    nucleus = 1 / (1 + np.exp(np.clip((distance - 1) * 14, -30, 30)))
+    inside = np.clip(depth / 2.0, 0, 1)
+    rim = np.exp(-((depth / 2.2) ** 2))
+    chromatin = np.clip(1 + strength["log_grain"] * (0.8 * fine + 0.6 * coarse), 0.15, None)
+    dome = 1.12 - 0.25 * np.minimum(distance, 1) ** 2
+    streaks = np.clip(1 + strength["log_streak"] * (0.9 * fibre + 0.5 * fine), 0.05, None)
+    rough = np.clip(1 + 0.30 * coarse + 0.14 * fine, 0.1, None)
+    nucleolus = nucleus * (fine > 1.5)
+    return np.stack(
         [
-            np.exp(look["log_dapi"]) * (nucleus * np.clip(chromatin, 0.15, None) * dome + 0.03 * inside),
-            np.exp(look["log_membrane"]) * rim * (1 + 0.15 * coarse) + np.exp(look["log_boundary"]) * cytoplasm * rough,
-            np.exp(look["log_rna"]) * (inside * (1 - 0.7 * nucleus) * rough + 0.6 * nucleus * (fine > 1.5)),
-            np.exp(look["log_protein"]) * (0.45 * inside + 0.55 * rim) * (1 - 0.5 * nucleus) * streaks,
+            strength["log_dapi"] * (nucleus * chromatin * dome + 0.03 * inside),
+            strength["log_membrane"] * rim * (1 + 0.15 * coarse)
+            + strength["log_boundary"] * inside * (1 - 0.55 * nucleus) * rough,
+            strength["log_rna"] * (inside * (1 - 0.78 * nucleus) * rough + 0.7 * nucleolus),
+            strength["log_protein"] * (0.45 * inside + 0.55 * rim) * (1 - 0.5 * nucleus) * streaks,
         ]
     )
-    emitted *= is_cell
-    outside = 1 - 0.85 * is_cell
-    bundle = np.clip(fibre - 0.3, 0, None) ** 1.5
-    for k in range(N_STAINS):
-        around = sample(scene.haze[k], GRID_PX, box) + sample(scene.fibre_gain[k], GRID_PX, box) * bundle
-        emitted[k] += outside * around
-    return emitted
 
 
-def _per_label(values: pd.Series, label: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], values.to_numpy()]).astype(np.float32)[label]
-
-
-def _texture(tile: np.ndarray, cells: pd.DataFrame, label: np.ndarray, box: Box) -> np.ndarray:
-    """Return the periodic texture, shifted for each cell by its own offset: it moves with the cell."""
-    shift_y = np.concatenate([[0], cells["texture_y"]]).astype(np.int32)[label]
-    shift_x = np.concatenate([[0], cells["texture_x"]]).astype(np.int32)[label]
-    y = (box.rows()[:, None] + shift_y) % TILE_PX
-    x = (box.columns()[None, :] + shift_x) % TILE_PX
-    return tile[y, x]
+def _textures(
+    scene: Scene, cells: pd.DataFrame, row: np.ndarray, pixels: np.ndarray, box: Box
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fine and coarse texture (n,) at the pixels; each cell looks at its own part of the tiles."""
+    y, x = np.divmod(pixels, box.width)
+    y = (y + box.y0 + cells["texture_y"].to_numpy()[row]) % TILE_PX
+    x = (x + box.x0 + cells["texture_x"].to_numpy()[row]) % TILE_PX
+    place = y * TILE_PX + x
+    return scene.fine.ravel()[place], scene.coarse.ravel()[place]
 
 
 def _through_lens(light: np.ndarray, stain: int) -> np.ndarray:
     """Blur by the point spread function and a wide, weak halo of out-of-focus light."""
     sharp = ndimage.gaussian_filter(light, _PSF_PX[stain], mode="nearest")
-    halo = ndimage.gaussian_filter(light, _HALO_PX, mode="nearest")
+    halo = ndimage.uniform_filter(ndimage.uniform_filter(light, _HALO_BOX_PX, mode="nearest"), _HALO_BOX_PX, mode="nearest")
     return (1 - _HALO_PART[stain]) * sharp + _HALO_PART[stain] * halo
 
 

@@ -72,6 +72,11 @@ class Structure:
         nearest = np.searchsorted(length, at)
         return np.column_stack([np.interp(at, length, x), np.interp(at, length, y)]), direction[nearest]
 
+    def around(self) -> np.ndarray:
+        """Return eight points (8, 2) a little outside the outline."""
+        theta = np.arange(8) * np.pi / 4
+        return np.column_stack([self.x + self.reach * np.cos(theta), self.y + self.reach * np.sin(theta)])
+
     def _turned(self, dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         c, s = np.cos(self.angle), np.sin(self.angle)
         return c * dx + s * dy, c * dy - s * dx
@@ -102,15 +107,26 @@ class Tissue:
         return field[rows, columns]
 
 
-# kind -> (domain, tries per mm^2 of slide, radius um, roughness, stretch, lumen)
+@dataclass(frozen=True)
+class Recipe:
+    """How one kind of structure is thrown at the slide."""
+
+    domain: str  # the only one where it stands, or "" for all
+    per_mm2: int  # tries
+    radius_um: tuple[float, float]
+    roughness: float
+    stretch: tuple[float, float]
+    lumen: tuple[float, float]
+    gap_um: float  # to others
+
+
 _KINDS = {
-    "duct": ("in_situ", 300, (34.0, 72.0), 0.05, (1.0, 1.35), (0.0, 0.0)),
-    "gland": ("normal", 110, (20.0, 34.0), 0.03, (1.0, 1.6), (0.50, 0.66)),
-    "acinus": ("normal", 2600, (11.0, 21.0), 0.05, (1.0, 1.3), (0.0, 0.12)),
-    "nest": ("invasive", 2600, (9.0, 34.0), 0.12, (1.0, 1.9), (0.0, 0.0)),
-    "vessel": ("", 500, (7.0, 15.0), 0.04, (1.0, 1.7), (0.55, 0.7)),
+    "duct": Recipe("in_situ", 300, (34.0, 75.0), 0.05, (1.0, 1.5), (0.0, 0.0), 12.0),
+    "gland": Recipe("normal", 110, (20.0, 38.0), 0.04, (1.0, 1.9), (0.50, 0.70), 9.0),
+    "acinus": Recipe("normal", 2600, (11.0, 22.0), 0.05, (1.0, 1.4), (0.0, 0.12), 3.0),
+    "nest": Recipe("invasive", 3200, (8.0, 40.0), 0.13, (1.0, 2.4), (0.0, 0.0), 2.0),
+    "vessel": Recipe("", 400, (6.0, 15.0), 0.05, (1.0, 1.9), (0.55, 0.7), 6.0),
 }
-_GAP_UM = {"duct": 12.0, "gland": 9.0, "acinus": 4.0, "nest": 6.0, "vessel": 7.0}
 
 
 def make_tissue(width_px: int, height_px: int, pixel_size_um: float, rng: np.random.Generator) -> Tissue:
@@ -157,37 +173,43 @@ def _glass(shape: tuple[int, int], um: float, rng: np.random.Generator) -> np.nd
 def _throw_structures(tissue: Tissue, pixel_size_um: float, rng: np.random.Generator) -> list[Structure]:
     """Throw structures at the slide; one that would touch another or leaves its domain is not kept."""
     kept: list[Structure] = []
+    discs = np.zeros((0, 3))  # x, y, reach of those kept
     area_mm2 = tissue.width_px * tissue.height_px * (pixel_size_um / 1000) ** 2
-    for kind, (domain, tries_per_mm2, radius_um, roughness, stretch, lumen) in _KINDS.items():
-        for _ in range(int(tries_per_mm2 * max(area_mm2, 0.15))):
-            structure = Structure(
-                kind=kind,
-                number=len(kept) + 1,
-                x=rng.uniform(0, tissue.width_px),
-                y=rng.uniform(0, tissue.height_px),
-                radius=rng.uniform(*radius_um) / pixel_size_um,
-                stretch=rng.uniform(*stretch) ** 0.5,
-                angle=rng.uniform(0, np.pi),
-                amplitudes=rng.normal(0, roughness, N_HARMONICS) / np.arange(1, N_HARMONICS + 1) ** 0.5,
-                phases=rng.uniform(0, 2 * np.pi, N_HARMONICS),
-                lumen=rng.uniform(*lumen),
-            )
-            if _fits(structure, domain, kept, tissue, pixel_size_um):
+    for kind, recipe in _KINDS.items():
+        for _ in range(int(recipe.per_mm2 * max(area_mm2, 0.15))):
+            structure = _throw(kind, recipe, len(kept) + 1, tissue, pixel_size_um, rng)
+            if _is_free(structure, recipe, discs, pixel_size_um) and _is_at_home(structure, recipe, tissue):
                 kept.append(structure)
+                discs = np.vstack([discs, (structure.x, structure.y, structure.reach)])
     return kept
 
 
-def _fits(structure: Structure, domain: str, kept: list[Structure], tissue: Tissue, pixel_size_um: float) -> bool:
-    centre = np.array([[structure.x, structure.y]])
-    in_domain = not domain or DOMAINS[int(tissue.at(tissue.domain, centre)[0])] == domain
-    ring, _ = structure.ring(1.15, structure.radius)
-    in_tissue = (tissue.at(tissue.compartment, ring) != Compartment.BLANK).all()
-    gap = _GAP_UM[structure.kind] / pixel_size_um
-    apart = all(
-        np.hypot(structure.x - other.x, structure.y - other.y) > 0.88 * (structure.reach + other.reach) + gap
-        for other in kept
+def _throw(
+    kind: str, recipe: Recipe, number: int, tissue: Tissue, pixel_size_um: float, rng: np.random.Generator
+) -> Structure:
+    return Structure(
+        kind=kind,
+        number=number,
+        x=rng.uniform(0, tissue.width_px),
+        y=rng.uniform(0, tissue.height_px),
+        radius=rng.uniform(*recipe.radius_um) / pixel_size_um,
+        stretch=rng.uniform(*recipe.stretch) ** 0.5,
+        angle=rng.uniform(0, np.pi),
+        amplitudes=rng.normal(0, recipe.roughness, N_HARMONICS) / np.arange(1, N_HARMONICS + 1) ** 0.5,
+        phases=rng.uniform(0, 2 * np.pi, N_HARMONICS),
+        lumen=rng.uniform(*recipe.lumen),
     )
-    return bool(in_domain and in_tissue and apart)
+
+
+def _is_free(structure: Structure, recipe: Recipe, discs: np.ndarray, pixel_size_um: float) -> bool:
+    apart = np.hypot(discs[:, 0] - structure.x, discs[:, 1] - structure.y)
+    return bool((apart > 0.88 * (discs[:, 2] + structure.reach) + recipe.gap_um / pixel_size_um).all())
+
+
+def _is_at_home(structure: Structure, recipe: Recipe, tissue: Tissue) -> bool:
+    centre = np.array([[structure.x, structure.y]])
+    in_domain = not recipe.domain or DOMAINS[int(tissue.at(tissue.domain, centre)[0])] == recipe.domain
+    return in_domain and bool((tissue.at(tissue.compartment, structure.around()) != Compartment.BLANK).all())
 
 
 def _draw(structure: Structure, tissue: Tissue, pixel_size_um: float, rng: np.random.Generator) -> None:

@@ -9,14 +9,12 @@ import pandas as pd
 
 from spatia.xenium.simulate.fields import Box
 from spatia.xenium.simulate.morphology import PARAMETER_NAMES
-from spatia.xenium.simulate.paint import Outlines, paint
+from spatia.xenium.simulate.paint import LARGEST_RADIUS_PX, Outlines, paint
 from spatia.xenium.simulate.population import with_parameters
 from spatia.xenium.simulate.render import RENDER_MARGIN_PX, Scene, render
 from spatia.xenium.simulate.states import TRANSITIONS, Transition
 
 WINDOW_PX = 128
-# what happens to the cell that a counterfactual is about; all else is kept
-_PLANTED = ("type", "state", "niche", "domain", "program", "program_strength", "image_class", "gene_class")
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,17 @@ class Truth:
     effects: pd.DataFrame
     counterfactuals: Counterfactuals
 
+    @property
+    def class_factors(self) -> dict[str, str]:
+        """What each planted class is visible in, and in nothing else."""
+        return {"image_class": "image", "gene_class": "genes", "context_class": "surroundings"}
+
 
 def make_counterfactuals(
     scene: Scene,
     cells: pd.DataFrame,
     slide: np.ndarray,
-    labels: np.ndarray,
+    outlines: Outlines,
     per_transition: int,
     pixel_size_um: float,
     rng: np.random.Generator,
@@ -68,25 +71,32 @@ def make_counterfactuals(
     """Render up to ``per_transition`` control cells of every transition in the target state.
 
     Same cell, place, neighbours, residuals, textures and camera noise; only the state's change of the parameters is
-    applied. Neighbours keep their own outlines; where the cell grows or shrinks, shared borders follow, as they would
-    had the slide been simulated so.
+    applied. Neighbours keep their own parameters; where the cell grows or shrinks, shared borders follow, as they
+    would had the slide been simulated so.
     """
-    chosen = [
-        (transition, row)
+    pairs = [
+        _make_pair(scene, cells, slide, outlines, transition, row, pixel_size_um)
         for transition in TRANSITIONS
-        for row in _choose_controls(cells, transition, labels, per_transition, rng)
+        for row in _choose_controls(cells, transition, outlines.label, per_transition, rng)
     ]
-    pairs = [_make_pair(scene, cells, slide, labels, transition, row, pixel_size_um) for transition, row in chosen]
-    n_stains = slide.shape[0]
-    images = (len(pairs), n_stains, WINDOW_PX, WINDOW_PX)
+    images = (len(pairs), slide.shape[0], WINDOW_PX, WINDOW_PX)
     masks = (len(pairs), WINDOW_PX, WINDOW_PX)
     return Counterfactuals(
-        table=pd.DataFrame([pair[0] for pair in pairs]),
-        factual=np.array([pair[1] for pair in pairs], np.uint16).reshape(images),
-        counterfactual=np.array([pair[2] for pair in pairs], np.uint16).reshape(images),
-        factual_mask=np.array([pair[3] for pair in pairs], bool).reshape(masks),
-        counterfactual_mask=np.array([pair[4] for pair in pairs], bool).reshape(masks),
+        table=pd.DataFrame([pair.entry for pair in pairs]),
+        factual=np.array([pair.factual for pair in pairs], np.uint16).reshape(images),
+        counterfactual=np.array([pair.counterfactual for pair in pairs], np.uint16).reshape(images),
+        factual_mask=np.array([pair.factual_mask for pair in pairs], bool).reshape(masks),
+        counterfactual_mask=np.array([pair.counterfactual_mask for pair in pairs], bool).reshape(masks),
     )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    entry: dict[str, object]
+    factual: np.ndarray
+    counterfactual: np.ndarray
+    factual_mask: np.ndarray
+    counterfactual_mask: np.ndarray
 
 
 def _choose_controls(
@@ -109,25 +119,34 @@ def _make_pair(
     scene: Scene,
     cells: pd.DataFrame,
     slide: np.ndarray,
-    labels: np.ndarray,
+    outlines: Outlines,
     transition: Transition,
     row: int,
     pixel_size_um: float,
-) -> tuple[dict[str, object], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    box = window_of(labels, row + 1, (cells["y"].iloc[row], cells["x"].iloc[row]))
-    around = _cells_around(cells, box)
+) -> _Pair:
+    box = window_of(outlines.label, row + 1, (cells["y"].iloc[row], cells["x"].iloc[row]))
+    wide = box.grow(RENDER_MARGIN_PX)
+    shape = outlines.label.shape
+    around = _cells_around(cells, wide)
     changed = around.copy()
     index = int(np.flatnonzero(around["row"] == row)[0])
     changed.loc[index, "state"] = transition.target
     changed = with_parameters(changed, pixel_size_um)
-    stains = slice(0, slide.shape[0])
-    factual, factual_mask = _render_window(scene, around, index, box, labels.shape)
-    other, other_mask = _render_window(scene, changed, index, box, labels.shape)
-    window = np.s_[box.y0 : box.y0 + WINDOW_PX, box.x0 : box.x0 + WINDOW_PX]
-    seen = slide[(slice(None), *window)]
-    # take the slide's own pixels wherever nothing changed, so that rounding cannot tell the two apart
-    counterfactual = np.where(factual[stains] == other[stains], seen, other[stains])
-    before, after = cells.iloc[row], changed.loc[index]
+    before = _within_slide(paint(around, wide), wide, shape)
+    after = _within_slide(paint(changed, wide), wide, shape)
+    n_stains = slide.shape[0]
+    factual = render(scene, around, before, box)[:n_stains]
+    other = render(scene, changed, after, box)[:n_stains]
+    seen = slide[:, box.y0 : box.y0 + WINDOW_PX, box.x0 : box.x0 + WINDOW_PX]
+    masks = [maps.crop(RENDER_MARGIN_PX).label == index + 1 for maps in (before, after)]
+    entry = _entry(transition, cells.iloc[row], changed.loc[index], row, box)
+    for when, mask in zip(("before", "after"), masks, strict=True):
+        entry[f"area_um2_{when}"] = float(mask.sum() * pixel_size_um**2)
+    # the slide's own pixels wherever nothing changed, so that rounding cannot tell the two apart
+    return _Pair(entry, seen, np.where(factual == other, seen, other), masks[0], masks[1])
+
+
+def _entry(transition: Transition, before: pd.Series, after: pd.Series, row: int, box: Box) -> dict[str, object]:
     entry: dict[str, object] = {
         "label": row + 1,
         "transition": transition.name,
@@ -135,14 +154,13 @@ def _make_pair(
         "target_state": transition.target,
         "niche": before["niche"],
         "has_niche_effect": before["niche"] in transition.niches,
+        "program_strength": float(before["program_strength"]),
         "y0": box.y0,
         "x0": box.x0,
     }
     for name in PARAMETER_NAMES:
         entry[f"{name}_before"], entry[f"{name}_after"] = float(before[name]), float(after[name])
-    entry["area_um2_before"] = float(factual_mask.sum() * pixel_size_um**2)
-    entry["area_um2_after"] = float(other_mask.sum() * pixel_size_um**2)
-    return entry, seen, counterfactual, factual_mask, other_mask
+    return entry
 
 
 def window_of(labels: np.ndarray, label: int, near: tuple[float, float]) -> Box:
@@ -162,22 +180,16 @@ def window_of(labels: np.ndarray, label: int, near: tuple[float, float]) -> Box:
 
 def _cells_around(cells: pd.DataFrame, box: Box) -> pd.DataFrame:
     """Return the cells that any pixel of the window can depend on, in label order, with their ``row``."""
-    reach = 300 + RENDER_MARGIN_PX
+    reach = 3 * LARGEST_RADIUS_PX * 1.2
     near = cells["x"].between(box.x0 - reach, box.x0 + box.width + reach)
     near &= cells["y"].between(box.y0 - reach, box.y0 + box.height + reach)
     return cells[near].reset_index(names="row")
 
 
-def _render_window(
-    scene: Scene, cells: pd.DataFrame, index: int, box: Box, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return all four stains (4, y, x) of the window, and the mask of the cell in row ``index``."""
-    wide = box.grow(RENDER_MARGIN_PX)
-    outlines = paint(cells, wide)
-    # the slide ends where its pixels end: cells do not shine in from beyond
-    outside = ((wide.rows() < 0) | (wide.rows() >= shape[0]))[:, None] | (
-        (wide.columns() < 0) | (wide.columns() >= shape[1])
+def _within_slide(outlines: Outlines, box: Box, shape: tuple[int, int]) -> Outlines:
+    """Return the outlines without what lies beyond the slide's edge: from there nothing shines in."""
+    rows, columns = box.rows()[:, None], box.columns()
+    outside = (rows < 0) | (rows >= shape[0]) | (columns < 0) | (columns >= shape[1])
+    return Outlines(
+        np.where(outside, 0, outlines.label), np.where(outside, np.float32(0), outlines.depth_px), outlines.nucleus
     )
-    label = np.where(outside, 0, outlines.label)
-    outlines = Outlines(label, np.where(outside, np.float32(0), outlines.depth_px), outlines.nucleus)
-    return render(scene, cells, outlines, box), outlines.crop(RENDER_MARGIN_PX).label == index + 1
