@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from spatia.io import read_json, read_table, whole_dir, whole_file
 from spatia.report.explorer import cell_groups, groups_csv
 from spatia.report.labels import label_column, read_labels, storable_name
 from spatia.xenium.store import SlideStore, ignore_snakemake_timestamp, open_slide
+from spatia.xenium.writing import quiet_library, sort_metadata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -132,14 +132,9 @@ def write_store(slide: SlideStore, table: AnnData, path: Path) -> None:
     from spatialdata import SpatialData
     from spatialdata.models import TableModel
 
-    # the store's own attributes name the elements, so that the copy is consistent without rewriting them
-    table = table.copy()
-    table.uns.pop("spatialdata_attrs", None)
     parsed = TableModel.parse(table, region=keys.CELL_LABELS, region_key="region", instance_key=keys.CELL_LABEL)
-    with whole_dir(path) as folder, warnings.catch_warnings():
+    with whole_dir(path) as folder, quiet_library():
         ignore_snakemake_timestamp()
-        # the labels that the table annotates are copied below
-        warnings.filterwarnings("ignore", message=".*is annotating.*")
         folder.rmdir()  # spatialdata writes into a new folder only
         SpatialData(tables={keys.TABLE: parsed}).write(folder)
         for name in _ELEMENTS:
@@ -148,6 +143,7 @@ def write_store(slide: SlideStore, table: AnnData, path: Path) -> None:
         root = zarr.open_group(folder, mode="r+", use_consolidated=False)
         root.attrs.update(dict(zarr.open_group(slide.path, mode="r", use_consolidated=False).attrs))
         zarr.consolidate_metadata(folder)
+        sort_metadata(folder)
 
 
 def _join(cells: pd.DataFrame, measured: pd.DataFrame, where: str) -> pd.DataFrame:

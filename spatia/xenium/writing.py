@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,18 @@ def write_slide(path: Path, content: SlideContent) -> None:
     """Write ``content`` as a SpatialData store at ``path``, which must not exist or be empty."""
     if path.exists():
         path.rmdir()  # the library refuses to write into an empty folder
+    with quiet_library():
+        _write_with_library(path, content)
+        for raster in content.rasters:
+            write_raster(path, raster)
+        _write_head(path, content)
+        zarr.consolidate_metadata(path)
+    sort_metadata(path)
+
+
+@contextmanager
+def quiet_library() -> Iterator[None]:
+    """Silence what zarr and spatialdata say about every store, whatever is in it."""
     with warnings.catch_warnings():
         # zarr announces its next release's default once per array; the arrays that matter set their chunks
         warnings.filterwarnings("ignore", message="zarr v3 autosharding")
@@ -63,12 +76,7 @@ def write_slide(path: Path, content: SlideContent) -> None:
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")  # shapes.parquet
         warnings.filterwarnings("ignore", message="The table is annotating")  # anndata's order of checks
-        _write_with_library(path, content)
-        for raster in content.rasters:
-            write_raster(path, raster)
-        _write_head(path, content)
-        zarr.consolidate_metadata(path)
-    _sort_metadata(path)
+        yield
 
 
 def _write_with_library(path: Path, content: SlideContent) -> None:
@@ -124,7 +132,7 @@ def _write_head(path: Path, content: SlideContent) -> None:
     }
 
 
-def _sort_metadata(path: Path) -> None:
+def sort_metadata(path: Path) -> None:
     """Sort the consolidated listing: zarr fills it in the order in which the file system lists folders."""
     for file in sorted(path.rglob("zarr.json")):
         metadata = json.loads(file.read_text(encoding="utf-8"))

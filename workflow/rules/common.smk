@@ -162,6 +162,13 @@ def existing(column):
     return lambda wildcards: [path for path in [sheet_path(column)(wildcards)] if path]
 
 
+def sample_of(wildcards):
+    """Return what the sheet says about the sample of a slide, as JSON."""
+    row = SLIDES[wildcards.slide]
+    columns = ("donor", "tissue", "disease", "species", "split")
+    return json.dumps({column: row.get(column, "") for column in columns})
+
+
 def options(**columns):
     """Return a function of the wildcards that gives command-line options for what the sheet says, none for the rest.
 

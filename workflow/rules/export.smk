@@ -21,7 +21,7 @@ rule export:
         mem_mb=megabytes(2000),
         runtime=minutes(20),
     params:
-        options=options(labels=sheet_path("labels")),
+        options=options(labels=sheet_path("labels"), sample=sample_of),
     shell:
         "spatia export --slide {wildcards.slide:q} --zarr {input.zarr:q} --record {input.record:q}"
         " --qc-cells {input.cells:q} --crops {input.crops:q} --tiles {input.tiles:q} {params.options:q}"
