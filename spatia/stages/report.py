@@ -23,6 +23,7 @@ from spatia.report.slide_figures import SlideFiles, draw_slide
 from spatia.report.status import OK, find_status, stages_of
 
 BENCHMARKS = "logs/benchmarks"
+RUN_FIGURES = "all slides"  # no slide is called so: their names have no spaces
 PROVENANCE = "results/provenance.json"
 log = logging.getLogger("spatia.report")
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             if pages[-1].problems and not args.failed_ok:
                 raise SpatiaError(f"slide {slide.name!r}: {pages[-1].problems[0]}; run the stage that wrote it again")
             _write_pictures(folder / slide.name, pages[-1].pictures)
-        _write_pictures(folder, [runtime] if runtime else [])
+        _write_pictures(folder / RUN_FIGURES, [runtime] if runtime else [])
         written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         page = render_page(RunPage(args.title, written, _versions(provenance), provenance, rules, runtime, pages))
     write_table(args.cohort, cohort_table(slides))

@@ -8,9 +8,19 @@ rule report:
         provenance="results/provenance.json",
         slides=project_file(config["slides"]),
     output:
-        page="results/report.html",
-        cohort="results/cohort.tsv",
-        figures=directory("results/figures"),
+        page=report(
+            "results/report.html", caption="../report/page.rst", category="Cohort"
+        ),
+        cohort=report(
+            "results/cohort.tsv", caption="../report/cohort.rst", category="Cohort"
+        ),
+        figures=report(
+            directory("results/figures"),
+            patterns=["{slide}/{figure}.png"],
+            caption="../report/figure.rst",
+            category="{slide}",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "logs/report/run.log",
     benchmark:
