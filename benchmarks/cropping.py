@@ -28,7 +28,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from spatia import keys
-from spatia.stages.crop import MASK_COLUMNS, ORDER_COLUMNS
+from spatia.stages.crop import MASK_COLUMNS
 from spatia.xenium.store import FORMAT, ROOT_ATTRIBUTE, SlideStore, open_slide
 
 CHUNK = keys.CHUNK_PX
@@ -133,7 +133,7 @@ def table_from(labels: np.ndarray) -> pd.DataFrame:
 
 def repeat_cells(cells: pd.DataFrame, shape: tuple[int, ...], n_labels: int, side: int) -> pd.DataFrame:
     """Return the table of all copies: shifted boxes and centroids, ids and labels of their own."""
-    base = cells[[*ORDER_COLUMNS, *MASK_COLUMNS, keys.KEEP, keys.REASON]]
+    base = cells[[keys.X_UM, keys.Y_UM, *MASK_COLUMNS, keys.KEEP, keys.REASON]]
     copies = []
     for copy in range(side * side):
         down, right = copy // side * shape[0], copy % side * shape[1]

@@ -6,15 +6,22 @@ that is most of the start-up and half of the memory. So the buffers are taken as
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spatia.errors import SpatiaError
+
+# arrow's own pool keeps what it once had, tens of megabytes for tables that are read once; only read at its import
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP = 16_384  # rows that are encoded at a time
 
 _ARROW_TYPES = {np.dtype(name): getattr(pa, name)() for name in ("int32", "int64", "float32", "float64")}
 _NUMPY_TYPES = {arrow: dtype for dtype, arrow in _ARROW_TYPES.items()}
@@ -44,7 +51,7 @@ def take(values: pa.Array, rows: NDArray[np.integer]) -> pa.Array:
 def write_columns(path: Path, columns: Mapping[str, NDArray | pa.Array]) -> None:
     """Write columns (numpy arrays of numbers or booleans, arrow arrays) as a parquet file, in their order."""
     arrays = [_to_arrow(column) if isinstance(column, np.ndarray) else column for column in columns.values()]
-    pq.write_table(pa.Table.from_arrays(arrays, list(columns)), path)
+    pq.write_table(pa.Table.from_arrays(arrays, list(columns)), path, row_group_size=ROW_GROUP, use_dictionary=False)
 
 
 def _read_column(path: Path, name: str) -> pa.Array:

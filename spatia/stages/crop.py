@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from spatia import keys
@@ -32,12 +34,15 @@ from spatia.columns import read_columns, read_text, take
 from spatia.config import CropParams, load_params
 from spatia.errors import SpatiaError
 from spatia.io import whole_dir
+from spatia.machine import available_cpus
 from spatia.progress import progress
 from spatia.xenium.store import SlideStore, open_slide
 
-# of the QC table, one column at a time: a million cells with all their measures would be half a gigabyte
-ORDER_COLUMNS = (keys.CELL_LABEL, keys.X_UM, keys.Y_UM)
-MASK_COLUMNS = (*MASK_BOX_COLUMNS, N_MASK_PX, N_WINDOW_PX, WINDOW_PX)
+# of the QC table, what cropping needs
+MASK_COLUMNS = (keys.CELL_LABEL, *MASK_BOX_COLUMNS, N_MASK_PX, N_WINDOW_PX, WINDOW_PX)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger("spatia.crop")
 
@@ -56,24 +61,31 @@ def run(args: argparse.Namespace) -> None:
     """Plan every crop, then cut them in one pass over the slide."""
     params = load_params(args.params, CropParams)
     store = open_slide(args.zarr)
-    cells = read_kept_cells(args.cells, store)
+    limit_threads()
     scaling = read_scaling(args.histograms, store, params)
     window_px = round(params.window_um / store.pixel_size_um)
-    plan = plan_crops(cells, window_px)
-    index = add_offsets(plan, count_pixels(store.cell_labels, cells, plan, window_px), len(scaling.stains))
+    cell_ids, index = plan_index(args.cells, store, window_px, len(scaling.stains))
     blocks = progress(walk_blocks(store.shape_px), "crop", total=count_blocks(store.shape_px), unit="block")
     luts = scaling.luts(np.dtype(store.image.dtype))
     header = describe(args.slide, store, scaling, window_px, index["is_clipped"])
     with whole_dir(args.out) as folder:
         cut = cut_cells(slide_boxes(index), blocks, block_reader(store), luts)
-        write_crops(folder, header, cells[keys.CELL_ID], index, cut)
+        write_crops(folder, header, cell_ids, index, cut)
     log.info("%s: %d crops of %d stains, %d clipped", args.slide, header["n_cells"], len(luts), header["n_clipped"])
 
 
-def read_kept_cells(path: Path, store: SlideStore) -> dict[str, Any]:
-    """Return the kept cells of a QC table in storage order: a column's name -> its values.
+def plan_index(path: Path, store: SlideStore, window_px: int, n_stains: int) -> tuple[pa.Array, dict[str, NDArray]]:
+    """Return the ids and the numeric columns of ``index.parquet`` for the kept cells of the QC table ``path``."""
+    cell_ids, cells = read_kept_cells(path, store, MASK_COLUMNS)
+    plan = plan_crops(cells, window_px)
+    n_pixels = count_pixels(store.cell_labels, cells, plan, window_px)
+    return cell_ids, add_offsets(plan, n_pixels, n_stains)
 
-    Numbers are numpy arrays, the ids an arrow array: pandas would double start-up and memory.
+
+def read_kept_cells(path: Path, store: SlideStore, names: Sequence[str]) -> tuple[pa.Array, dict[str, NDArray]]:
+    """Return the ids and the columns ``names`` of a QC table's kept cells, in storage order.
+
+    One column at a time: a million cells with all their measures would be half a gigabyte.
 
     Raises
     ------
@@ -83,10 +95,11 @@ def read_kept_cells(path: Path, store: SlideStore) -> dict[str, Any]:
     kept = np.flatnonzero(read_columns(path, [keys.KEEP])[keys.KEEP])
     if not len(kept):
         raise SpatiaError(f"{path}: expected a kept cell, found none of {_removed(path)}; relax the filters of qc")
-    places = {name: column[kept] for name, column in read_columns(path, ORDER_COLUMNS).items()}
+    places = read_columns(path, (keys.X_UM, keys.Y_UM, keys.CELL_LABEL))
+    places = {name: column[kept] for name, column in places.items()}
     rows = kept[storage_order(places, store.pixel_size_um, store.shape_px)]
-    cells: dict[str, Any] = {name: read_columns(path, [name])[name][rows] for name in (*ORDER_COLUMNS, *MASK_COLUMNS)}
-    return cells | {keys.CELL_ID: take(read_text(path, keys.CELL_ID), rows)}
+    cells = {name: read_columns(path, [name])[name][rows] for name in names}
+    return take(read_text(path, keys.CELL_ID), rows), cells
 
 
 def _removed(path: Path) -> str:
@@ -111,6 +124,11 @@ def read_scaling(path: Path, store: SlideStore, params: CropParams) -> Scaling:
     else:
         scaling = scale_by_percentiles(stains, histograms, params.low_percentile, params.high_percentile)
     return scaling if store.he is None else scaling.with_he()
+
+
+def limit_threads() -> None:
+    """Let zarr decode with as many threads as there are CPUs for us: its default counts the machine's."""
+    zarr.config.set({"threading.max_workers": available_cpus()})
 
 
 def block_reader(store: SlideStore) -> ReadBlock:

@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> None:
     """Place the kept cells, in the crops' order, on both grids; sum their counts."""
     params = load_params(args.params, TileParams)
     store = open_slide(args.zarr)
-    cells = read_kept_cells(args.cells, store)
-    counts = read_counts_of(store, cells[keys.CELL_ID].to_pylist())
+    cell_ids, cells = read_kept_cells(args.cells, store, (keys.X_UM, keys.Y_UM))
+    counts = read_counts_of(store, cell_ids.to_pylist())
     x_px, y_px = (cells[name] / store.pixel_size_um for name in (keys.X_UM, keys.Y_UM))
     places = place_cells(x_px, y_px, store.shape_px, params.niche_px, params.niches_per_tissue)
     found = find_neighbourhoods(places, params.niche_px, params.niches_per_tissue)
     with whole_dir(args.out) as folder:
-        write_tiles(folder, cells, counts, found)
+        write_tiles(folder, {keys.CELL_ID: cell_ids.to_pylist(), **cells}, counts, found)
         write_table(folder / "genes.parquet", store.genes)
         write_json(folder / "tiles.json", describe(args.slide, store, params, counts, found))
     log.info(
@@ -68,7 +68,7 @@ def read_counts_of(store: SlideStore, cell_ids: list[str]) -> sparse.csr_matrix:
 def write_tiles(folder: Path, cells: dict[str, Any], counts: sparse.csr_matrix, found: Neighbourhoods) -> None:
     """Write the tables of cells, niches and tissues and the three count matrices."""
     places = {
-        keys.CELL_ID: cells[keys.CELL_ID].to_pandas(),
+        keys.CELL_ID: cells[keys.CELL_ID],
         keys.NICHE: found.niche_of_cell,
         keys.TISSUE: found.tissue_of_cell,
         keys.X_UM: cells[keys.X_UM],
