@@ -17,7 +17,8 @@ import pandas as pd
 from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.xenium import library, reading
-from spatia.xenium.layouts import EXPERIMENT, Bundle
+from spatia.xenium.images import EXPERIMENT, StainImage
+from spatia.xenium.layouts import AlignedImage, Bundle
 from spatia.xenium.reading import Counts
 from spatia.xenium.stack import check_segments
 from spatia.xenium.tiffs import RESTORE
@@ -67,15 +68,16 @@ def check_tables(bundle: Bundle) -> BundleTables:
     counts, outlines, reader = _read_outlines(bundle, cells, counts)
     for name, file in _boundary_files(bundle):
         notes += check_outlines(bundle, file, cells, outlines[name])
+    outlines = {name: shapes for name, shapes in outlines.items() if len(shapes)}
     return BundleTables(cells, counts, outlines, reader, tuple(notes))
 
 
-def check_images(bundle: Bundle, decode_one: bool) -> None:
+def check_images(images: Iterable[StainImage], he: AlignedImage | None, decode_one: bool) -> None:
     """Check that all tiles of all images lie inside their files and, if asked, decode one of every plane."""
-    for image in (*bundle.focus, *bundle.stack):
+    for image in images:
         check_segments(image.file, image.pages, decode_one)
-    if bundle.he is not None:
-        check_segments(bundle.he.file, (0,), decode_one)
+    if he is not None:
+        check_segments(he.file, (0,), decode_one)
 
 
 def check_cells(bundle: Bundle, cells: pd.DataFrame) -> None:
@@ -87,7 +89,8 @@ def check_cells(bundle: Bundle, cells: pd.DataFrame) -> None:
         raise SpatiaError(
             f"{bundle.cells}: expected every cell once, found {_some(repeated.unique())} more than once; {RESTORE}"
         )
-    xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)
+    with reading.naming(bundle.cells, "numbers as positions"):
+        xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
         raise SpatiaError(
@@ -113,6 +116,8 @@ def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: ge
     """Check outlines against the cell table; return notes."""
     import shapely
 
+    if not len(outlines) and file == bundle.cell_boundaries and bundle.masks is None:
+        raise SpatiaError(f"{file}: expected the outlines of {len(cells)} cells, found none; {RESTORE}")
     unknown = outlines.index.difference(cells.index)
     if len(unknown):
         raise SpatiaError(

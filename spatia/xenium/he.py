@@ -130,13 +130,15 @@ def open_he(image: AlignedImage, shape_px: tuple[int, int]) -> HeReader:
 def read_alignment(file: Path) -> np.ndarray:
     """Return the (3, 3) matrix that takes an H&E pixel (x, y, 1) to a morphology pixel."""
     try:
-        matrix = np.loadtxt(file, delimiter=",", dtype=np.float64, ndmin=2, encoding="utf-8-sig")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        rows = [[float(value) for value in line.split(",")] for line in lines if line.strip()]
     except FileNotFoundError:
         raise SpatiaError(f"{file}: expected the 3 x 3 alignment of an H&E image, found none; {_FIX}") from None
     except (ValueError, UnicodeDecodeError) as problem:
         raise SpatiaError(f"{file}: expected 3 x 3 numbers, found something else ({problem}); {_FIX}") from None
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise SpatiaError(f"{file}: expected 3 x 3 finite numbers, found {matrix.shape[0]} x {matrix.shape[1]}; {_FIX}")
+    if [len(row) for row in rows] != [3, 3, 3] or not np.isfinite(rows).all():
+        raise SpatiaError(f"{file}: expected 3 x 3 finite numbers, found {rows}; {_FIX}")
+    matrix = np.array(rows)
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     if not np.allclose(matrix[2], [0, 0, 1]) or not 1 / _MAX_SCALE <= scale <= _MAX_SCALE:
         raise SpatiaError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from spatia import keys
 from spatia.errors import SpatiaError
-from spatia.xenium.ome import Ome, read_ome
+from spatia.xenium.ome import Ome, count_pages, read_ome
 from spatia.xenium.stains import KIT_ORDER, canonical_stain
 from spatia.xenium.tiffs import RESTORE, PlaneReader
 
@@ -30,8 +30,9 @@ class StainImage:
     pages: tuple[int, ...]
 
 
-def find_focus(path: Path) -> tuple[tuple[StainImage, ...], list[tuple[str, str]]]:
-    """Return the focus images and the (file, stain) of those that a header names but nobody finds."""
+def find_focus(path: Path, notes: list[str]) -> tuple[tuple[StainImage, ...], list[tuple[str, str]]]:
+    """Return the focus images and the (file, stain) of those that a header names but nobody finds; adds to "
+    "``notes``."""
     folder = path / FOCUS_FOLDER
     if folder.is_dir():
         # "._name" files are what macOS leaves on foreign disks
@@ -42,24 +43,27 @@ def find_focus(path: Path) -> tuple[tuple[StainImage, ...], list[tuple[str, str]
     linked: dict[str, str] = {}
     for file in files:
         ome = read_ome(file)
-        images += _stains_of_file(file, ome)
+        images += _stains_of_file(file, ome, notes)
         linked.update(_linked_stains(ome))
     _refuse_duplicate_stains(images)
-    present = {file.name for file in files}
-    return tuple(_dapi_first(images)), [(name, stain) for name, stain in linked.items() if name not in present]
+    present = {file.name for file in files} | {image.stain for image in images}  # by its stain where it was renamed
+    absent = [(name, stain) for name, stain in linked.items() if not {name, stain} & present]
+    return tuple(_dapi_first(images)), absent
 
 
-def find_stack(path: Path) -> tuple[StainImage, ...]:
-    """Return the z-stack by stain; where there is none, the projection that XOA 1.x wrote of it."""
+def find_stack(path: Path, notes: list[str]) -> tuple[StainImage, ...]:
+    """Return the z-stack by stain; where there is none, the projection that XOA 1.x wrote of it; adds to ``notes``."""
     for name in (STACK, MIP_FILE):
         if (path / name).is_file():
-            return tuple(_stains_of_file(path / name, read_ome(path / name)))
+            return tuple(_stains_of_file(path / name, read_ome(path / name), notes))
     return ()
 
 
-def _stains_of_file(file: Path, ome: Ome | None) -> list[StainImage]:
+def _stains_of_file(file: Path, ome: Ome | None, notes: list[str]) -> list[StainImage]:
     if ome is None:
-        return [StainImage(_stain_from_name(file), file, (0,))]
+        stain = _stain_from_name(file)
+        notes.append(f"{file.name}: no OME-XML, taken as {stain} by its name")
+        return [StainImage(stain, file, tuple(range(count_pages(file))))]
     planes = ome.planes(file.name)
     if not planes:  # a renamed file of a linked set: its number says which channel it is
         number = _number(file)
@@ -131,9 +135,9 @@ def common_shape(path: Path, images: tuple[StainImage, ...], pixel_size_um: floa
         raise SpatiaError(
             f"{path}: expected morphology images ({FOCUS_FOLDER}/, {FOCUS_FILE} or {STACK}), found none; {RESTORE}"
         )
-    if not any(image.stain == keys.DAPI for image in images):
-        names = ", ".join(image.stain for image in images)
-        raise SpatiaError(f"{path}: expected a {keys.DAPI} image, found only {names}; {RESTORE}")
+    stains = [image.stain for image in images]
+    if keys.DAPI not in stains:
+        raise SpatiaError(f"{path}: expected a {keys.DAPI} image, found only {', '.join(stains)}; {RESTORE}")
     first: PlaneReader | None = None
     for image in images:
         with PlaneReader(image.file, image.pages[0]) as plane:

@@ -16,7 +16,7 @@ from spatia import __version__, keys
 from spatia.errors import SpatiaError
 from spatia.xenium import masks, tables
 from spatia.xenium.checking import BundleTables, check_images, check_tables
-from spatia.xenium.layouts import EXPERIMENT, AlignedImage, Bundle
+from spatia.xenium.layouts import EXPERIMENT, MASKS, AlignedImage, Bundle
 from spatia.xenium.masks import CELL, NUCLEUS, LabelMap
 from spatia.xenium.reading import Counts
 from spatia.xenium.sources import Sources, open_sources
@@ -96,7 +96,7 @@ def make_plan(bundle: Bundle, request: Request, decode_one: bool = False) -> Pla
         If it cannot be ingested as asked.
     """
     choices, notes = choose_images(bundle, request.projection)
-    check_images(bundle, decode_one)
+    check_images([*bundle.focus, *bundle.stack], request.he or bundle.he, decode_one)
     window = make_window(bundle.shape_px, bundle.pixel_size_um, request.roi_um)
     content = check_tables(bundle)
     group, label_maps = _open_label_maps(bundle, content.cells)
@@ -104,6 +104,8 @@ def make_plan(bundle: Bundle, request: Request, decode_one: bool = False) -> Pla
     is_inside = tables.cells_inside(content.cells, window, bundle.pixel_size_um)
     tables.refuse_empty(is_inside, window, bundle.pixel_size_um)
     notes = [*notes, *bundle.notes, *content.notes]
+    if group is not None and CELL not in label_maps:
+        notes.append(f"{MASKS} has no masks/{CELL}: cell labels are the filled outlines")
     return Plan(bundle, request, content, window, choices, all_labels[is_inside], label_maps, group, notes)
 
 

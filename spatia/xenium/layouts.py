@@ -6,6 +6,7 @@ Software versions differ in which files a bundle has and how the files join; the
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from spatia.errors import SpatiaError
-from spatia.io import read_json
 from spatia.xenium.images import (
     EXPERIMENT,
     FOCUS_FILE,
@@ -26,6 +26,7 @@ from spatia.xenium.images import (
     find_focus,
     find_stack,
 )
+from spatia.xenium.reading import read_schema
 from spatia.xenium.tiffs import RESTORE
 
 CELLS = "cells.parquet"
@@ -107,18 +108,22 @@ def describe_bundle(path: Path | str) -> Bundle:
     path = Path(path)
     if not path.is_dir():
         raise SpatiaError(
-            f"{path}: expected the folder of a Xenium bundle, found {'a file' if path.exists() else 'none'}"
+            f"{path}: expected the folder of a Xenium bundle, found {'a file' if path.exists() else 'none'}; "
+            "correct the path"
         )
-    specs = read_json(_required(path, EXPERIMENT, "its folder is not a Xenium bundle's"))
+    specs = _read_specs(_required(path, EXPERIMENT, "its folder is not a Xenium bundle's"))
     pixel_size_um = _pixel_size(path / EXPERIMENT, specs)
     missing: list[Missing] = []
     notes: list[str] = []
-    focus, linked_missing = find_focus(path)
-    stack = find_stack(path)
+    focus, linked_missing = find_focus(path, notes)
+    stack = find_stack(path, notes)
     missing += [_missing_stain(file, stain) for file, stain in linked_missing]
     shape_px, dtype = common_shape(path, (*focus, *stack), pixel_size_um)
     optional = {name: _optional(path, name) for name in (NUCLEUS_BOUNDARIES, MASKS, TRANSCRIPTS)}
     missing += _absent_parts(path, optional, focus, stack)
+    transcripts = optional[TRANSCRIPTS]
+    if transcripts is not None:
+        read_schema(transcripts)  # its end: a copy that stopped shows, whether it is needed or not
     he = _find_he(path, missing)
     return Bundle(
         path=path,
@@ -133,7 +138,7 @@ def describe_bundle(path: Path | str) -> Bundle:
         cell_boundaries=_required(path, CELL_BOUNDARIES, "the outlines of the cells"),
         nucleus_boundaries=optional[NUCLEUS_BOUNDARIES],
         masks=optional[MASKS],
-        transcripts=optional[TRANSCRIPTS],
+        transcripts=transcripts,
         focus=focus,
         stack=stack,
         he=he,
@@ -146,6 +151,17 @@ def _missing_stain(file: str, stain: str) -> Missing:
     return Missing(
         f"{FOCUS_FOLDER}/{file}", f"stain {stain} is absent; the slide is ingested with the stains that are there"
     )
+
+
+def _read_specs(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))  # editors on Windows add the mark
+    except (ValueError, RecursionError, OSError) as problem:
+        reason = type(problem).__name__ if isinstance(problem, RecursionError) else problem
+        raise SpatiaError(f"{file}: expected JSON, found something else ({reason}); {RESTORE}") from None
+    if not isinstance(content, dict):
+        raise SpatiaError(f"{file}: expected a JSON object, found {type(content).__name__}; {RESTORE}")
+    return content
 
 
 def _pixel_size(file: Path, specs: dict[str, Any]) -> float:
@@ -179,8 +195,6 @@ def _layout(path: Path) -> str:
 def _cell_columns(path: Path) -> tuple[list[str], bool]:
     import pyarrow as pa
 
-    from spatia.xenium.reading import read_schema
-
     schema = read_schema(_required(path, CELLS, "the table of cells"))
     has_integer_ids = "cell_id" in schema.names and pa.types.is_integer(schema.field("cell_id").type)
     return schema.names, has_integer_ids
@@ -189,12 +203,13 @@ def _cell_columns(path: Path) -> tuple[list[str], bool]:
 def _required(path: Path, name: str, what: str) -> Path:
     file = path / name
     if not file.is_file():
-        raise SpatiaError(f"{file}: expected this file ({what}), found none; {RESTORE}")
+        found = "a folder" if file.is_dir() else "none"
+        raise SpatiaError(f"{file}: expected this file ({what}), found {found}; {RESTORE}")
     return file
 
 
 def _optional(path: Path, name: str) -> Path | None:
-    return path / name if (path / name).is_file() else None
+    return _required(path, name, "or nothing of this name") if (path / name).exists() else None
 
 
 def _absent_parts(

@@ -68,7 +68,7 @@ class MaskReader:
         with naming(self.file, "a segmentation mask"):
             values = np.asarray(self.array[y0:y1, x0:x1])
         beyond = int(values.max(initial=0))
-        if beyond < len(self.lookup):
+        if beyond < len(self.lookup) and values.min(initial=0) >= 0:
             labels = self.lookup[values]
             self.seen[np.where(labels == _UNKNOWN, 0, labels)] = True
             if not (labels == _UNKNOWN).any():
@@ -98,7 +98,7 @@ class FilledOutlines:
     def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         """Return the (h, w) uint32 labels of a window. Threads may call this."""
         import shapely
-        from skimage.draw import polygon2mask
+        from skimage.measure import grid_points_in_poly
 
         labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
         left, top, right, bottom = self.bounds.T
@@ -109,9 +109,9 @@ class FilledOutlines:
             target = labels[row - y0 : end_row - y0, column - x0 : end_column - x0]
             for part in shapely.get_parts(self.shapes[index]):
                 xy = shapely.get_coordinates(part.exterior)
-                # polygon2mask tests whole coordinates: shifted by half a pixel they are the pixels' centres
+                # whole coordinates are tested: shifted by half a pixel they are the pixels' centres
                 corners = np.column_stack([xy[:, 1] - row - 0.5, xy[:, 0] - column - 0.5])
-                target[polygon2mask(target.shape, corners)] = self.labels[index]
+                target[grid_points_in_poly(target.shape, corners)] = self.labels[index]
         return labels
 
 

@@ -17,13 +17,17 @@ _UM_PER_UNIT = {"µm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3}
 
 @dataclass(frozen=True)
 class TiffData:
-    """One ``<TiffData>``: planes from (``c``, ``z``) on lie in ``file`` (None: this one) from page ``ifd`` on."""
+    """One ``<TiffData>``: planes from (``c``, ``z``) on lie in ``file`` (None: this one) from page ``ifd`` on.
+
+    ``uuid`` names the same file, whatever it is called by now.
+    """
 
     c: int
     z: int
     ifd: int
     count: int | None
     file: str | None
+    uuid: str | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Ome:
     tiff_data : where the planes lie
     pixel_size_um : of the file, if it says so
     n_pages : pages the file really has
+    uuid : of the file
     """
 
     channels: tuple[str | None, ...]
@@ -47,6 +52,7 @@ class Ome:
     tiff_data: tuple[TiffData, ...]
     pixel_size_um: float | None
     n_pages: int
+    uuid: str | None
 
     def linked_files(self) -> tuple[str, ...]:
         """Return the names of all files that the header speaks of, in channel order."""
@@ -56,6 +62,8 @@ class Ome:
         """Return (c, z, page) of every plane that lies in ``file`` itself."""
         planes = []
         entries = [entry for entry in self.tiff_data if entry.file in (None, file)]
+        if not entries and self.uuid is not None:
+            entries = [entry for entry in self.tiff_data if entry.uuid == self.uuid]
         for entry in entries:
             count = entry.count if entry.count is not None else self.size_c * self.size_z
             for step in range(count):
@@ -80,24 +88,21 @@ def read_ome(file: Path) -> Ome | None:
     Raises
     ------
     SpatiaError
-        If the file is no TIFF, or its OME-XML is broken.
+        If the file is no TIFF, or its header is broken.
     """
     text, n_pages = _description(file)
     if "<OME" not in text[:2000] and "<ome:OME" not in text[:2000]:
         return None
     try:
         root = ElementTree.fromstring(text.encode("utf-8"))
-    except ElementTree.ParseError as problem:
+        pixels = root.find(".//{*}Pixels")
+        if pixels is None:
+            raise ValueError("no <Pixels>")
+        return _parse_pixels(pixels, n_pages, root.get("UUID"))
+    except (ElementTree.ParseError, ValueError, TypeError) as problem:
         raise SpatiaError(
-            f"{file}: expected OME-XML in the image's header, found broken XML ({problem}); {RESTORE}"
+            f"{file}: expected OME-XML in the image's header, found something broken ({problem}); {RESTORE}"
         ) from None
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
-        raise SpatiaError(f"{file}: expected <Pixels> in the OME-XML of the image's header, found none; {RESTORE}")
-    try:
-        return _parse_pixels(pixels, n_pages)
-    except (ValueError, TypeError) as problem:
-        raise SpatiaError(f"{file}: expected whole numbers in the OME-XML, found {problem}; {RESTORE}") from None
 
 
 def count_pages(file: Path) -> int:
@@ -105,7 +110,7 @@ def count_pages(file: Path) -> int:
     return _description(file)[1]
 
 
-def _parse_pixels(pixels: ElementTree.Element, n_pages: int) -> Ome:
+def _parse_pixels(pixels: ElementTree.Element, n_pages: int, uuid: str | None) -> Ome:
     size_c, size_z = int(pixels.get("SizeC", "1")), int(pixels.get("SizeZ", "1"))
     samples = [int(channel.get("SamplesPerPixel", "1")) for channel in pixels.findall("{*}Channel")]
     names = tuple(channel.get("Name") or None for channel in pixels.findall("{*}Channel"))
@@ -118,6 +123,7 @@ def _parse_pixels(pixels: ElementTree.Element, n_pages: int) -> Ome:
         tiff_data=tuple(_parse_tiff_data(entry) for entry in pixels.findall("{*}TiffData")),
         pixel_size_um=_parse_length(pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm")),
         n_pages=n_pages,
+        uuid=uuid,
     )
 
 
@@ -132,6 +138,7 @@ def _parse_tiff_data(entry: ElementTree.Element) -> TiffData:
         ifd=int(entry.get("IFD", "0")),
         count=None if count is None else int(count),
         file=None if uuid is None else uuid.get("FileName"),
+        uuid=None if uuid is None else (uuid.text or "").strip(),
     )
 
 

@@ -25,6 +25,7 @@ GENE_EXPRESSION = "Gene Expression"
 
 _CELL_COLUMNS = ("cell_id", "x_centroid", "y_centroid")
 _BOUNDARY_COLUMNS = ("cell_id", "vertex_x", "vertex_y")
+TRANSCRIPT_COLUMNS = ("x_location", "y_location", "z_location", "feature_name", "cell_id", "qv")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def read_outlines(file: Path) -> geopandas.GeoDataFrame:
     with naming(file, "a parquet table of outlines"):
         table = pd.read_parquet(file)
     _require_columns(file, table.columns, _BOUNDARY_COLUMNS)
-    xy = table[["vertex_x", "vertex_y"]].to_numpy(np.float64)
+    with naming(file, "numbers as vertices"):
+        xy = table[["vertex_x", "vertex_y"]].to_numpy(np.float64)
     ids = as_text(table["cell_id"])
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
@@ -120,6 +122,16 @@ def read_outlines(file: Path) -> geopandas.GeoDataFrame:
     codes, cell_ids = pd.factorize(ids)
     order = np.argsort(codes, kind="stable")
     return _polygons(file, xy[order], codes[order], np.asarray(cell_ids, dtype=object))
+
+
+def check_transcripts(file: Path) -> None:
+    """Read the whole table of transcripts once, batch by batch: a broken page would otherwise show while writing."""
+    import pyarrow.parquet as pq
+
+    _require_columns(file, read_schema(file).names, TRANSCRIPT_COLUMNS)
+    with naming(file, "a parquet table of transcripts"), pq.ParquetFile(file) as table:
+        for _ in table.iter_batches(columns=list(TRANSCRIPT_COLUMNS)):
+            pass
 
 
 def read_outline_ids(file: Path) -> np.ndarray:

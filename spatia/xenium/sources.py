@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,6 @@ from spatia.xenium.window import Window
 if TYPE_CHECKING:
     import geopandas
     import zarr
-
-ReadWindow = Callable[[int, int, int, int], np.ndarray]
 
 # share of cells whose mask must be found where their outline lies; 1.0 on all genuine bundles seen, but outlines are
 # simplified and thin cells may lose the point that is looked at
@@ -60,6 +58,12 @@ class Agreement:
         """Share of points where the expected label was found."""
         return float((self.found == self.labels).mean()) if len(self.labels) else 1.0
 
+    @property
+    def n_swapped(self) -> int:
+        """Cells found in the mask of a cell that is itself found elsewhere; a thin cell's point is only beside it."""
+        is_wrong = self.found != self.labels
+        return int(np.isin(self.found[is_wrong], self.labels[is_wrong]).sum())
+
 
 @dataclass
 class LabelSource:
@@ -67,20 +71,21 @@ class LabelSource:
 
     Attributes
     ----------
-    read : block of labels in the bundle's pixels
-    origin : ``masks`` or ``outlines``
-    reader : the mask, None when outlines are filled
-    agreement : of masks and outlines, None when outlines are filled
+    reader : of blocks of labels in the bundle's pixels
+    agreement : of masks and outlines, None when outlines are filled or nuclei are read
     """
 
-    read: ReadWindow
-    origin: str
-    reader: MaskReader | None
+    reader: MaskReader | FilledOutlines
     agreement: Agreement | None
+
+    @property
+    def origin(self) -> str:
+        """``masks`` or ``outlines``."""
+        return "outlines" if isinstance(self.reader, FilledOutlines) else "masks"
 
     def check(self, bundle: Bundle) -> None:
         """After all blocks were read: refuse masks that do not fit the outlines."""
-        if self.agreement is None or self.agreement.share >= _MIN_AGREEMENT:
+        if self.agreement is None or (self.agreement.share >= _MIN_AGREEMENT and not self.agreement.n_swapped):
             return
         wrong = int((self.agreement.found != self.agreement.labels).sum())
         raise SpatiaError(
@@ -91,10 +96,9 @@ class LabelSource:
 
     def count_without_pixels(self, labels: np.ndarray) -> int:
         """After all blocks were read: return how many of ``labels`` have no pixel at all."""
-        if self.reader is None:
-            return 0
-        seen = self.reader.seen
-        return int((~seen[np.minimum(labels, len(seen) - 1)] | (labels >= len(seen))).sum())
+        if isinstance(self.reader, FilledOutlines):
+            return int((~np.isin(labels, self.reader.labels)).sum())
+        return int((~np.isin(labels, np.flatnonzero(self.reader.seen))).sum())
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def open_sources(
     stains = [StainReader(choice.image, tiles_line_up(choice.image, (window.y0, window.x0))) for choice in choices]
     he_reader = None if he is None else he_frame.open_he(he, bundle.shape_px)
     try:
-        cells = _cell_labels(bundle, labels, label_maps, group, outlines[keys.CELL_BOUNDARIES])
+        cells = _cell_labels(bundle, labels, label_maps, group, outlines.get(keys.CELL_BOUNDARIES))
         nuclei = _nucleus_labels(bundle, labels, label_maps, group, outlines.get(keys.NUCLEUS_BOUNDARIES))
         rasters = [_stain_raster(bundle, window, stains), _label_raster(keys.CELL_LABELS, window, cells)]
         if nuclei is not None:
@@ -156,7 +160,7 @@ def _stain_raster(bundle: Bundle, window: Window, stains: Sequence[StainReader])
 def _label_raster(name: str, window: Window, source: LabelSource) -> Raster:
     def read(channel: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         top, bottom, left, right = window.shift(y0, y1, x0, x1)
-        block = source.read(top, bottom, left, right)
+        block = source.reader.read(top, bottom, left, right)
         if source.agreement is not None:
             source.agreement.look(block, top, left)
         return block[None]
@@ -176,15 +180,16 @@ def _cell_labels(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: geopandas.GeoDataFrame,
+    outlines: geopandas.GeoDataFrame | None,
 ) -> LabelSource:
     array = None if group is None else masks.mask_array(_file(bundle), group, CELL)
     if array is None or CELL not in label_maps:
-        filled = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
-        return LabelSource(filled.read, "outlines", None, None)
+        if outlines is None:
+            raise SpatiaError(f"{bundle.path}: expected masks or outlines of the cells, found neither; {RESTORE}")
+        return LabelSource(masks.fill_outlines(outlines, labels, bundle.pixel_size_um), None)
     _check_mask_shape(bundle, array)
     reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[CELL], labels))
-    return LabelSource(reader.read, "masks", reader, _points_inside(bundle, outlines, labels))
+    return LabelSource(reader, None if outlines is None else _points_inside(bundle, outlines, labels))
 
 
 def _nucleus_labels(
@@ -198,11 +203,11 @@ def _nucleus_labels(
     if array is not None and NUCLEUS in label_maps:
         _check_mask_shape(bundle, array)
         reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[NUCLEUS], labels))
-        return LabelSource(reader.read, "masks", reader, None)
+        return LabelSource(reader, None)
     if outlines is None:
         return None
-    filled: FilledOutlines = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
-    return LabelSource(filled.read, "outlines", None, None)
+    filled = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
+    return LabelSource(filled, None)
 
 
 def _file(bundle: Bundle) -> Path:
@@ -211,6 +216,8 @@ def _file(bundle: Bundle) -> Path:
 
 
 def _check_mask_shape(bundle: Bundle, array: zarr.Array) -> None:
+    if array.dtype.kind not in "ui":
+        raise SpatiaError(f"{bundle.masks}: expected masks of whole numbers, found {array.dtype}; {RESTORE}")
     if tuple(array.shape) != bundle.shape_px:
         raise SpatiaError(
             f"{bundle.masks}: expected masks of {bundle.shape_px[0]} x {bundle.shape_px[1]} px as the images have, "

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.keys import CHUNK_PX
 from spatia.xenium.images import MIP_FILE, STACK, StainImage
@@ -68,13 +69,9 @@ def choose_images(bundle: Bundle, projection: Projection) -> tuple[list[Choice],
     kinds: tuple[Projection, Projection] = ("max", "focus") if projection == "max" else ("focus", "max")
     choices = [Choice(image, kinds[0]) for image in preferred.values()]
     choices += [Choice(image, kinds[1]) for stain, image in other.items() if stain not in preferred]
-    choices.sort(key=lambda choice: _stain_order(bundle, choice.image.stain))
+    order = [keys.DAPI, *(image.stain for image in (*bundle.focus, *bundle.stack))]
+    choices.sort(key=lambda choice: order.index(choice.image.stain))
     return choices, _explain(choices, projection)
-
-
-def _stain_order(bundle: Bundle, stain: str) -> int:
-    order = [image.stain for image in (*bundle.focus, *bundle.stack)]
-    return order.index(stain)
 
 
 def _explain(choices: Sequence[Choice], projection: Projection) -> list[str]:

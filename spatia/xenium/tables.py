@@ -11,7 +11,7 @@ import pandas as pd
 from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.xenium.layouts import Bundle
-from spatia.xenium.reading import Counts
+from spatia.xenium.reading import TRANSCRIPT_COLUMNS, Counts, as_text, check_transcripts, naming
 from spatia.xenium.window import Window
 
 if TYPE_CHECKING:
@@ -96,17 +96,15 @@ def read_transcripts(bundle: Bundle, window: Window) -> DataFrame:
     """Return the transcripts inside the window, lazily: ``x``, ``y``, ``z`` in micrometres of the slide's frame."""
     import dask.dataframe
 
-    from spatia.xenium.reading import naming
-
     if bundle.transcripts is None:
         raise SpatiaError(
             f"{bundle.path}/transcripts.parquet: expected the transcripts for `transcripts: true`, found none; copy "
             "them into the bundle, or set `transcripts: false`"
         )
     origin = window.origin_um(bundle.pixel_size_um)
-    columns = ["x_location", "y_location", "z_location", "feature_name", "cell_id", "qv"]
+    check_transcripts(bundle.transcripts)
     with naming(bundle.transcripts, "a parquet table of transcripts"):
-        table = dask.dataframe.read_parquet(bundle.transcripts, columns=columns)
+        table = dask.dataframe.read_parquet(bundle.transcripts, columns=list(TRANSCRIPT_COLUMNS))
         meta = _place_transcripts(table._meta, window, bundle.pixel_size_um, origin)
         return table.map_partitions(_place_transcripts, window, bundle.pixel_size_um, origin, meta=meta)
 
@@ -114,8 +112,6 @@ def read_transcripts(bundle: Bundle, window: Window) -> DataFrame:
 def _place_transcripts(
     part: pd.DataFrame, window: Window, pixel_size_um: float, origin_um: tuple[float, float]
 ) -> pd.DataFrame:
-    from spatia.xenium.reading import as_text
-
     x, y = part["x_location"] / pixel_size_um, part["y_location"] / pixel_size_um
     part = part[(x >= window.x0) & (x <= window.x1) & (y >= window.y0) & (y <= window.y1)]
     return pd.DataFrame(

@@ -6,6 +6,7 @@ once: 5 GB for a full slide. Here memory is one window, whatever the slide's are
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -18,6 +19,9 @@ import numpy as np
 import tifffile
 
 from spatia.errors import SpatiaError
+
+# what it logs about broken files is said once, by the error that follows
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 RESTORE = "copy the file again from the instrument or the download"
 
@@ -114,7 +118,7 @@ class PlaneReader:
             segment, _, shape = self._decode(data, index)
         except Exception as problem:  # codecs raise whatever they like on bad bytes; the line must name the file
             raise SpatiaError(
-                f"{self.file}: expected an image, tile {index} cannot be decoded "
+                f"{self.file}: expected an image, found bytes in tile {index} that are none "
                 f"({type(problem).__name__}: {problem}); {RESTORE}"
             ) from None
         if segment is None:  # a sparse tile: nothing stored means background
