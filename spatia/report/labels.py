@@ -42,7 +42,7 @@ def read_labels(path: Path, cell_ids: pd.Index) -> pd.DataFrame:
             " give the file that belongs to this bundle"
         )
     if not known.all():
-        log.info("%s: %d labels of cells that are not on this slide are left out", path, int((~known).sum()))
+        log.info("%s: left out %d cells that are not on this slide", path, int((~known).sum()))
     return labels.loc[known].replace("", pd.NA)
 
 
