@@ -65,12 +65,13 @@ def toy_slide(
     species: str = "human",
 ) -> SimulatedSlide:
     """Return the toy slide with what ``layout`` can hold: DAPI alone before 2.0, genomic controls from 3.0 on."""
-    rng = np.random.default_rng(seed)
+    # one generator each, so that fewer stains leave the counts as they are
+    stain_rng, count_rng, read_rng = (np.random.default_rng([seed, use]) for use in range(3))
     stains = STAINS[: 1 if layout.startswith("1.") else n_stains]
     cell_labels, nucleus_labels = toy_labels()
-    focus = np.stack([_stain(index, cell_labels, nucleus_labels, rng) for index in range(len(stains))])
+    focus = np.stack([_stain(index, cell_labels, nucleus_labels, stain_rng) for index in range(len(stains))])
     features = toy_features(has_genomic_controls=layout[0] in "34")
-    counts = _counts(len(features), rng)
+    counts = _counts(len(features), count_rng)
     he, he_to_morphology = _he(focus[0]) if with_he else (None, None)
     return SimulatedSlide(
         stains=stains,
@@ -83,7 +84,7 @@ def toy_slide(
         counts=counts,
         features=features,
         cells=_cell_table(cell_labels, nucleus_labels),
-        transcripts=_transcripts(counts, cell_labels, nucleus_labels, rng) if with_transcripts else None,
+        transcripts=_transcripts(counts, cell_labels, nucleus_labels, read_rng) if with_transcripts else None,
         truth=None,  # type: ignore[arg-type]  # nothing is planted here
         name=name,
         donor="D1",
