@@ -63,9 +63,11 @@ def check_tables(bundle: Bundle) -> BundleTables:
     cells = reading.read_cells(bundle.cells)
     check_cells(bundle, cells)
     counts = reading.read_counts(bundle.matrix)
-    counts = _in_order(counts, check_same_cells(bundle, cells, counts))
+    rows = check_same_cells(bundle, cells, counts)
+    reason = library.why_not_library(bundle, cells, counts)
+    counts = _in_order(counts, rows)
     notes = [*_check_transcript_counts(bundle, cells, counts), *_check_number(bundle, cells)]
-    counts, outlines, reader = _read_outlines(bundle, cells, counts)
+    counts, outlines, reader = _read_outlines(bundle, counts, reason)
     for name, file in _boundary_files(bundle):
         notes += check_outlines(bundle, file, cells, outlines[name])
     outlines = {name: shapes for name, shapes in outlines.items() if len(shapes)}
@@ -116,7 +118,7 @@ def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: ge
     """Check outlines against the cell table; return notes."""
     import shapely
 
-    if not len(outlines) and file == bundle.cell_boundaries and bundle.masks is None:
+    if not len(outlines) and file == bundle.cell_boundaries:
         raise SpatiaError(f"{file}: expected the outlines of {len(cells)} cells, found none; {RESTORE}")
     unknown = outlines.index.difference(cells.index)
     if len(unknown):
@@ -223,12 +225,11 @@ def _boundary_files(bundle: Bundle) -> list[tuple[str, Path]]:
 
 
 def _read_outlines(
-    bundle: Bundle, cells: pd.DataFrame, counts: Counts
+    bundle: Bundle, counts: Counts, reason: str | None
 ) -> tuple[Counts, dict[str, geopandas.GeoDataFrame], str]:
-    """Return counts and outlines by the library where it can read them, else from their files."""
+    """Return counts and outlines by the library unless there is a ``reason`` not to, else from their files."""
     from importlib.metadata import version
 
-    reason = library.why_not_library(bundle, cells, counts)
     if reason is None:
         try:
             library_counts, outlines = library.read_with_library(bundle)
@@ -236,7 +237,7 @@ def _read_outlines(
             if reason is None:
                 return library_counts, outlines, f"spatialdata-io {version('spatialdata-io')}"
         except Exception as problem:  # it raises assertions, index and type errors on what it does not expect
-            reason = f"it stopped with {type(problem).__name__}: {str(problem)[:200]}"
+            reason = f"it stopped with {type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
     outlines = {name: reading.read_outlines(file) for name, file in _boundary_files(bundle)}
     return counts, outlines, f"spatia, because spatialdata-io cannot: {reason}"
 

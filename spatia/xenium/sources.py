@@ -134,7 +134,7 @@ def open_sources(
     stains = [StainReader(choice.image, tiles_line_up(choice.image, (window.y0, window.x0))) for choice in choices]
     he_reader = None if he is None else he_frame.open_he(he, bundle.shape_px)
     try:
-        cells = _cell_labels(bundle, labels, label_maps, group, outlines.get(keys.CELL_BOUNDARIES))
+        cells = _cell_labels(bundle, labels, label_maps, group, outlines[keys.CELL_BOUNDARIES])
         nuclei = _nucleus_labels(bundle, labels, label_maps, group, outlines.get(keys.NUCLEUS_BOUNDARIES))
         rasters = [_stain_raster(bundle, window, stains), _label_raster(keys.CELL_LABELS, window, cells)]
         if nuclei is not None:
@@ -180,16 +180,14 @@ def _cell_labels(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: geopandas.GeoDataFrame | None,
+    outlines: geopandas.GeoDataFrame,
 ) -> LabelSource:
     array = None if group is None else masks.mask_array(_file(bundle), group, CELL)
     if array is None or CELL not in label_maps:
-        if outlines is None:
-            raise SpatiaError(f"{bundle.path}: expected masks or outlines of the cells, found neither; {RESTORE}")
         return LabelSource(masks.fill_outlines(outlines, labels, bundle.pixel_size_um), None)
     _check_mask_shape(bundle, array)
     reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[CELL], labels))
-    return LabelSource(reader, None if outlines is None else _points_inside(bundle, outlines, labels))
+    return LabelSource(reader, _points_inside(bundle, outlines, labels))
 
 
 def _nucleus_labels(
