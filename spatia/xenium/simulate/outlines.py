@@ -16,7 +16,8 @@ _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 # the pixels ahead of a corner, (to the left, to the right) of the way, as offsets from that corner
 _AHEAD = (((-1, 0), (0, 0)), ((0, 0), (0, -1)), ((0, -1), (-1, -1)), ((-1, -1), (-1, 0)))
 _FIRST_TOLERANCE_PX = 0.5
-_GROWTH = 1.25
+_GROWTH = 1.4
+_POLYGON = 3  # shapely's number for the type
 
 
 @dataclass(frozen=True)
@@ -90,24 +91,36 @@ def _trace(mask: np.ndarray) -> np.ndarray:
 
 def _simplify(outlines: list[np.ndarray], max_vertices: int) -> list[np.ndarray]:
     """Drop vertices with a tolerance that grows until no outline has more than ``max_vertices``."""
-    simple = [_valid(outline) for outline in outlines]
-    open_ = [index for index, outline in enumerate(simple) if len(outline) > max_vertices]
+    drawn = [index for index, outline in enumerate(outlines) if len(outline)]
+    if not drawn:
+        return outlines
+    lengths = [len(outlines[index]) for index in drawn]
+    rings = shapely.linearrings(
+        np.concatenate([outlines[index] for index in drawn]), indices=np.repeat(np.arange(len(drawn)), lengths)
+    )
+    traced = _largest_loops(shapely.polygons(rings))
+    simple = traced.copy()
     tolerance = _FIRST_TOLERANCE_PX
-    while open_:
-        polygons = shapely.simplify([shapely.Polygon(simple[index]) for index in open_], tolerance)
-        for index, polygon in zip(open_, polygons, strict=True):
-            simple[index] = shapely.get_coordinates(polygon)
-        open_ = [index for index in open_ if len(simple[index]) > max_vertices]
+    while (too_many := shapely.get_num_coordinates(simple) > max_vertices).any():
+        simple[too_many] = _simplified(traced[too_many], tolerance)
         tolerance *= _GROWTH
+    result = list(outlines)
+    for index, polygon in zip(drawn, simple, strict=True):
+        result[index] = shapely.get_coordinates(polygon)
+    return result
+
+
+def _simplified(polygons: np.ndarray, tolerance: float) -> np.ndarray:
+    simple = shapely.simplify(polygons, tolerance, preserve_topology=False)
+    is_broken = ~shapely.is_valid(simple) | shapely.is_empty(simple) | (shapely.get_type_id(simple) != _POLYGON)
+    simple[is_broken] = shapely.simplify(polygons[is_broken], tolerance)  # slower, and never breaks one
     return simple
 
 
-def _valid(outline: np.ndarray) -> np.ndarray:
-    """Return the outline, cut to its largest loop where it touches itself at a corner."""
-    if len(outline) == 0:
-        return outline
-    polygon = shapely.Polygon(outline)
-    if polygon.is_valid:
-        return outline
-    parts = [part for part in shapely.get_parts(shapely.make_valid(polygon)) if part.geom_type == "Polygon"]
-    return shapely.get_coordinates(max(parts, key=lambda part: part.area).exterior)
+def _largest_loops(polygons: np.ndarray) -> np.ndarray:
+    """Return the polygons, cut to their largest loop where they touch themselves at a corner."""
+    for index in np.flatnonzero(~shapely.is_valid(polygons)):
+        parts = shapely.get_parts(shapely.make_valid(polygons[index]))
+        largest = parts[np.argmax(shapely.area(parts))]
+        polygons[index] = shapely.Polygon(largest.exterior)
+    return polygons
