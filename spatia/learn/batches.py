@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spatia.learn import unpack
+from spatia.learn.parcel import Place, pack_tensors, unpack_tensors
 
 Tree = TypeVar("Tree")
 
@@ -92,6 +93,16 @@ class CellBatch:
         """(b,) index of each cell's slide in the batch."""
         return self.tissue_slide[self.tissue]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensors: list[Tensor] = []
+
+        def take_out(tensor: Tensor) -> _Hole:
+            tensors.append(tensor)
+            return _Hole()
+
+        skeleton = _map_leaves(self, Tensor, take_out)
+        return _rebuild, (vars(skeleton), *pack_tensors(tensors))
+
     def frames(self) -> tuple[Tensor, Tensor]:
         """Return dense crops (b, c, window, window) uint8 and masks (b, window, window) bool, True inside the cell."""
         if self.tokens.device.type != "cpu":
@@ -127,11 +138,11 @@ class CellBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CellBatch:
         """Return the batch with every tensor on ``device``."""
-        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return _map_leaves(self, Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> CellBatch:
         """Return the batch in pinned memory; a DataLoader with ``pin_memory=True`` calls this."""
-        return _map_tensors(self, Tensor.pin_memory)
+        return _map_leaves(self, Tensor, Tensor.pin_memory)
 
     def _token_arrays(self) -> tuple[np.ndarray, ...]:
         tensors = (self.tokens, self.token_inside, self.token_position, self.cu_seqlens)
@@ -160,13 +171,23 @@ class CellBatch:
         return self._scatter(values * is_measured)
 
 
-def _map_tensors(tree: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
-    """Return a dataclass with ``function`` applied to its tensors, also those of dataclasses inside it."""
+@dataclass(frozen=True)
+class _Hole:
+    """Stands for a tensor that travels apart from the rest of its batch."""
+
+
+def _rebuild(fields: dict[str, Any], block: Tensor, places: Sequence[Place]) -> CellBatch:
+    tensors = iter(unpack_tensors(block, places))
+    return _map_leaves(CellBatch(**fields), _Hole, lambda _: next(tensors))
+
+
+def _map_leaves(tree: Tree, kind: type, function: Callable[[Any], Any]) -> Tree:
+    """Return a dataclass with ``function`` applied to its leaves of ``kind``, also those of dataclasses inside it."""
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(tree):  # type: ignore[arg-type]
         value = getattr(tree, field.name)
-        if isinstance(value, Tensor):
+        if isinstance(value, kind):
             changed[field.name] = function(value)
         elif isinstance(value, SparseCounts):
-            changed[field.name] = _map_tensors(value, function)
+            changed[field.name] = _map_leaves(value, kind, function)
     return dataclasses.replace(tree, **changed)  # type: ignore[type-var]
