@@ -47,7 +47,9 @@ def read_bundle(bundle: Path) -> Region:
     with h5py.File(bundle / "cell_feature_matrix.h5") as file:
         matrix = file["matrix"]
         shape = tuple(matrix["shape"][:])
-        counts = sparse.csc_matrix((matrix["data"][:], matrix["indices"][:], matrix["indptr"][:]), shape=shape).T.tocsr()
+        counts = sparse.csc_matrix(
+            (matrix["data"][:], matrix["indices"][:], matrix["indptr"][:]), shape=shape
+        ).T.tocsr()
         is_gene = matrix["features/feature_type"][:].astype(str) == "Gene Expression"
         genes = matrix["features/name"][:].astype(str)
         ids = matrix["barcodes"][:].astype(str)
@@ -170,7 +172,7 @@ def probe(train: Region, test: Region, features: list[np.ndarray], edge_px: int)
     classes = class_probe(
         (features[0][known[0]], train.classes[known[0]]), (features[1][known[1]], test.classes[known[1]])
     )
-    shared, rows_train, rows_test = np.intersect1d(train.genes, test.genes, return_indices=True)
+    _shared, rows_train, rows_test = np.intersect1d(train.genes, test.genes, return_indices=True)
     total = np.asarray(train.counts[:, rows_train].sum(axis=0)).ravel()
     top = np.argsort(-total)[:50]
     y = [
@@ -178,7 +180,10 @@ def probe(train: Region, test: Region, features: list[np.ndarray], edge_px: int)
         for r, f, rows in ((train, far[0], rows_train), (test, far[1], rows_test))
     ]
     genes = gene_probe((features[0][far[0]], y[0]), (features[1][far[1]], y[1]))
-    return {"13 image features -> 10 classes (balanced accuracy)": classes, "13 image features -> 50 genes (Pearson)": genes}
+    return {
+        "13 image features -> 10 classes (balanced accuracy)": classes,
+        "13 image features -> 50 genes (Pearson)": genes,
+    }
 
 
 def _far_from_edge(region: Region, edge_px: int, right: bool) -> np.ndarray:

@@ -6,13 +6,21 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from spatia.xenium.simulate.slide import CONTROL_CODEWORD, CONTROL_PROBE, GENE, GENOMIC_CONTROL, PROTEIN, UNASSIGNED_CODEWORD
+from spatia.xenium.simulate.slide import (
+    CONTROL_CODEWORD,
+    CONTROL_PROBE,
+    GENE,
+    GENOMIC_CONTROL,
+    PROTEIN,
+    UNASSIGNED_CODEWORD,
+)
 
 DISPERSION = 8.0  # of the negative binomial: variance = mean + mean^2 / DISPERSION
 DEPTH_SD = 0.10  # of the log depth, besides what the area explains
-DEPTH_LOSS = 0.62  # mean of an exponential loss of log depth: cells cut, out of the plane, poorly permeable
-STAIN_SLOPE = 0.22
-AREA_EXPONENT = 1.12
+CROWDING = 0.12  # bends log depth: rich cells lose transcripts that overlap, poor ones are cut
+DEPTH_LOSS = 0.30  # mean of an exponential loss of log depth: cells cut, out of the plane, poorly permeable
+STAIN_SLOPE = 0.22  # log depth per sd of the stains' residual
+AREA_EXPONENT = 1.28  # of the depth's growth with area
 # expected counts per cell of one feature
 _CONTROL_RATE = {CONTROL_PROBE: 8e-5, CONTROL_CODEWORD: 2e-5, UNASSIGNED_CODEWORD: 4e-5, GENOMIC_CONTROL: 2e-4}
 _PROTEIN_MEAN = 20.0
@@ -33,7 +41,9 @@ def draw_depth(
     log_depth = AREA_EXPONENT * np.log(np.maximum(area_um2, 1.0)) + STAIN_SLOPE * stain
     log_depth += DEPTH_SD * rng.standard_normal(len(area_um2)) - DEPTH_LOSS * rng.exponential(size=len(area_um2))
     log_depth += 0.2 * (states == "Epi_CENPF+") - 0.25 * np.isin(states, ("tcm_CD4+T", "eff_CD8+T1"))
-    return median_counts * np.exp(log_depth - np.median(log_depth))
+    centred = np.clip(log_depth - np.median(log_depth), -4, 0.4 / CROWDING)
+    bent = centred - CROWDING * centred**2
+    return median_counts * np.exp(bent)
 
 
 def draw_counts(

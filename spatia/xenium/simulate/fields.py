@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -57,9 +59,7 @@ def block_noise(box: Box, n_channels: int, seed: tuple[int, ...]) -> np.ndarray:
     last_row, last_column = (box.y0 + box.height - 1) // NOISE_BLOCK_PX, (box.x0 + box.width - 1) // NOISE_BLOCK_PX
     for row in range(first_row, last_row + 1):
         for column in range(first_column, last_column + 1):
-            # blocks left of and above the slide have negative numbers, seeds may not
-            rng = np.random.default_rng([*seed, row + 1024, column + 1024])
-            block = rng.standard_normal((n_channels, NOISE_BLOCK_PX, NOISE_BLOCK_PX), dtype=np.float32)
+            block = _noise_block(n_channels, seed, row, column)
             y, x = row * NOISE_BLOCK_PX, column * NOISE_BLOCK_PX
             top, bottom = max(y, box.y0), min(y + NOISE_BLOCK_PX, box.y0 + box.height)
             left, right = max(x, box.x0), min(x + NOISE_BLOCK_PX, box.x0 + box.width)
@@ -67,6 +67,13 @@ def block_noise(box: Box, n_channels: int, seed: tuple[int, ...]) -> np.ndarray:
                 :, top - y : bottom - y, left - x : right - x
             ]
     return noise
+
+
+@lru_cache(maxsize=8)
+def _noise_block(n_channels: int, seed: tuple[int, ...], row: int, column: int) -> np.ndarray:
+    # blocks left of and above the slide have negative numbers, seeds may not
+    rng = np.random.default_rng([*seed, row + 1024, column + 1024])
+    return rng.standard_normal((n_channels, NOISE_BLOCK_PX, NOISE_BLOCK_PX), dtype=np.float32)
 
 
 def sample(field: np.ndarray, step: int, box: Box) -> np.ndarray:
@@ -98,5 +105,5 @@ def fibres(flow: np.ndarray, half_length: int, rng: np.random.Generator) -> np.n
     return (total - total.mean()) / total.std()
 
 
-def _inside(place: np.ndarray, n: int) -> np.ndarray:
+def _inside(place: Any, n: int) -> np.ndarray:
     return np.clip(np.rint(place).astype(np.int32), 0, n - 1)

@@ -13,7 +13,7 @@ from spatia.xenium.simulate.counts import draw_counts, draw_depth, draw_transcri
 from spatia.xenium.simulate.fields import Box
 from spatia.xenium.simulate.morphology import effect_table
 from spatia.xenium.simulate.optional import make_he, make_stack
-from spatia.xenium.simulate.paint import Outlines, paint
+from spatia.xenium.simulate.paint import Layers, Outlines, paint, settle
 from spatia.xenium.simulate.panel import make_features
 from spatia.xenium.simulate.params import SimulationParams
 from spatia.xenium.simulate.population import draw_population
@@ -35,7 +35,7 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
     tissue_rng, cell_rng, light_rng, count_rng, truth_rng, extra_rng = rng.spawn(6)
     tissue = make_tissue(params.width_px, params.height_px, pixel_size_um, tissue_rng)
     cells = draw_population(tissue, pixel_size_um, params.n_flawed_cells, cell_rng)
-    cells, outlines = _paint_all(cells, Box(0, 0, params.height_px, params.width_px))
+    cells, layers, outlines = _paint_all(cells, Box(0, 0, params.height_px, params.width_px))
     optics = make_optics(tissue, donor_rng, params.donor_effect, light_rng)
     scene = make_scene(tissue, optics, params.seed, light_rng)
     focus = render_slide(scene, cells, outlines)[: params.stains_written]
@@ -57,10 +57,10 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
         log_folds=expected_log_folds(expression, shift),
         effects=effect_table(),
         counterfactuals=make_counterfactuals(
-            scene, cells, focus, outlines, params.n_counterfactuals, pixel_size_um, truth_rng
+            scene, cells, focus, layers, outlines, params.n_counterfactuals, pixel_size_um, truth_rng
         ),
     )
-    he, he_to_morphology = make_he(scene, cells, outlines, extra_rng) if params.he else (None, None)
+    he, he_to_morphology = make_he(scene, outlines, extra_rng) if params.he else (None, None)
     return SimulatedSlide(
         stains=STAINS[: params.stains_written],
         focus=focus,
@@ -83,14 +83,15 @@ def simulate_slide(params: SimulationParams, rng: np.random.Generator) -> Simula
     )
 
 
-def _paint_all(cells: pd.DataFrame, box: Box) -> tuple[pd.DataFrame, Outlines]:
-    """Return the cells that are large enough to be seen, renumbered, and their outlines."""
+def _paint_all(cells: pd.DataFrame, box: Box) -> tuple[pd.DataFrame, Layers, Outlines]:
+    """Return the cells that are large enough to be seen, renumbered, and how they were painted."""
     while True:
-        outlines = paint(cells, box)
+        layers = paint(cells, box)
+        outlines = settle(layers, cells)
         size = np.bincount(outlines.label.ravel(), minlength=len(cells) + 1)[1:]
         seen = (size >= _SMALLEST_CELL_PX) | ((cells["flaw"] == "tiny").to_numpy() & (size > 0))
         if seen.all():
-            return cells, outlines
+            return cells, layers, outlines
         cells = cells[seen].reset_index(drop=True)
 
 

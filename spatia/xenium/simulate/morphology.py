@@ -41,11 +41,11 @@ _REGIONAL_PART = {
 
 # lineage -> the look of its first state, in the order of PARAMETERS
 _LINEAGE_LOOK = {
-    "epithelial": (4.72, 0.20, 0.050, -0.55, 2.35, -1.6, 2.75, 2.25, 2.35, -1.2, -0.6),
-    "T cell": (3.42, 0.12, 0.045, 0.75, 2.45, -1.3, 2.00, 1.60, 1.65, 0.8, -0.4),
-    "endothelial": (3.66, 0.95, 0.065, 0.20, 2.15, -1.5, 1.60, 1.45, 1.85, 2.2, 0.0),
-    "fibroblast": (3.63, 0.95, 0.080, 0.35, 2.10, -1.5, 1.35, 1.40, 1.70, 2.2, 0.3),
-    "macrophage": (3.93, 0.25, 0.085, -0.20, 2.15, -1.5, 1.75, 1.65, 2.00, 1.6, 0.0),
+    "epithelial": (4.72, 0.20, 0.050, -0.70, 2.45, -1.9, 2.75, 2.25, 2.35, -1.2, -0.6),
+    "T cell": (3.42, 0.12, 0.045, 0.75, 2.45, -1.6, 1.80, 1.75, 1.65, 0.8, -0.4),
+    "endothelial": (3.66, 0.95, 0.065, 0.20, 2.20, -1.8, 1.20, 1.65, 1.85, 2.2, 0.0),
+    "fibroblast": (3.63, 0.95, 0.080, 0.35, 2.15, -1.8, 0.85, 1.60, 1.70, 2.2, 0.3),
+    "macrophage": (3.93, 0.25, 0.085, -0.20, 2.20, -1.8, 1.45, 1.85, 2.00, 1.6, 0.0),
 }
 
 # state -> change against its lineage's look, at program strength 1
@@ -71,11 +71,23 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
         "log_protein": 1.50,
         "log_streak": 0.4,
     },
-    "Epi_normal": {"log_area": -0.15, "log_dapi": -0.15, "log_membrane": 0.30, "log_rna": -0.10, "logit_nucleus": -0.15},
+    "Epi_normal": {
+        "log_area": -0.15,
+        "log_dapi": -0.15,
+        "log_membrane": 0.30,
+        "log_rna": -0.10,
+        "logit_nucleus": -0.15,
+    },
     "tcm_CD4+T": {},
     "eff_CD8+T1": {"log_area": 0.30, "logit_nucleus": -0.35, "log_dapi": -0.18, "log_membrane": 0.20, "log_rna": 0.35},
     "EC_CAVIN2+": {},
-    "EC_CLEC14A+": {"log_area": 0.20, "log_stretch": -0.30, "logit_nucleus": -0.25, "log_rna": 0.35, "log_protein": -0.5},
+    "EC_CLEC14A+": {
+        "log_area": 0.20,
+        "log_stretch": -0.30,
+        "logit_nucleus": -0.25,
+        "log_rna": 0.35,
+        "log_protein": -0.5,
+    },
     "Fibroblast": {},
     "Macrophage": {},
 }
@@ -90,7 +102,7 @@ NICHE_EFFECT: dict[tuple[str, str], dict[str, float]] = {
 
 # the two classes that no gene and no surrounding shows
 IMAGE_CLASSES = ("smooth", "grainy")
-IMAGE_EFFECT = {"log_grain": 1.0, "log_dapi": 0.25}
+IMAGE_EFFECT = {"log_grain": 0.9, "log_dapi": 0.25}
 
 N_OUTLINE_HARMONICS = 4
 
@@ -121,7 +133,10 @@ def parameters_of(look: np.ndarray, residuals: np.ndarray) -> np.ndarray:
 
 
 def geometry_of(parameters: np.ndarray, pixel_size_um: float) -> pd.DataFrame:
-    """Return what the painter needs in pixels: ``long``, ``short``, ``waves``, ``taper``, ``nucleus`` (its size in cell sizes)."""
+    """Return what the painter needs, in pixels: ``long``, ``short``, ``waves``, ``taper`` and ``nucleus``.
+
+    The last is the nucleus' size as a part of the cell's.
+    """
     values = dict(zip(PARAMETER_NAMES, parameters.T, strict=True))
     radius = np.sqrt(np.exp(values["log_area"]) / np.pi) / pixel_size_um
     stretch = np.exp(np.clip(values["log_stretch"], 0, 1.6) / 2)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage
 
+from spatia.xenium.simulate.fields import Box, sample
 from spatia.xenium.simulate.paint import Outlines
-from spatia.xenium.simulate.render import FIBRE_STEP_PX, OFFSET_COUNTS, Scene
+from spatia.xenium.simulate.render import FIBRE_STEP_PX, OFFSET_COUNTS, TILE_PX, Scene
+from spatia.xenium.simulate.tissue import GRID_PX
 
 _BLUR_PER_PLANE_PX = 1.6
 HE_SCALE = 1.7  # morphology pixels per H&E pixel, 0.36 um
@@ -33,9 +34,7 @@ def make_stack(dapi: np.ndarray, n_planes: int, rng: np.random.Generator) -> np.
     return stack
 
 
-def make_he(
-    scene: Scene, cells: pd.DataFrame, outlines: Outlines, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def make_he(scene: Scene, outlines: Outlines, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return an H&E image (y, x, 3) uint8 in its own frame, and the matrix that takes its pixels to morphology."""
     density = _dye_density(scene, outlines)
     matrix, shape = _he_frame(outlines.label.shape, rng)
@@ -53,19 +52,17 @@ def make_he(
 
 def _dye_density(scene: Scene, outlines: Outlines) -> np.ndarray:
     """Return haematoxylin and eosin (2, y, x) in the morphology frame."""
-    height, width = outlines.label.shape
+    box = Box(0, 0, *outlines.label.shape)
     inside = np.clip(outlines.depth_px / 2, 0, 1)
-    nucleus = np.where(outlines.nucleus < 1, 1 - 0.3 * np.clip(outlines.nucleus, 0, 1) ** 2, 0) * (outlines.label > 0)
-    rows = np.minimum(np.arange(height) // FIBRE_STEP_PX, scene.fibre.shape[0] - 1)
-    columns = np.minimum(np.arange(width) // FIBRE_STEP_PX, scene.fibre.shape[1] - 1)
-    fibre = scene.fibre[np.ix_(rows, columns)]
-    step = scene.haze.shape[1:]
-    coarse_rows = np.minimum(np.arange(height) * step[0] // height, step[0] - 1)
-    coarse_columns = np.minimum(np.arange(width) * step[1] // width, step[1] - 1)
-    stroma = (scene.matrix > 0.2).astype(np.float32)[np.ix_(coarse_rows, coarse_columns)]
-    eosin = 0.45 * inside * (1 - 0.6 * nucleus) + stroma * (inside == 0) * np.clip(0.35 + 0.16 * fibre, 0.05, None)
-    density = np.stack([1.25 * nucleus + 0.12 * inside, eosin]).astype(np.float32)
-    return np.stack([ndimage.gaussian_filter(layer, 0.8) for layer in density])
+    nucleus = np.where((outlines.nucleus < 1) & (outlines.depth_px > 1.5), 1 - 0.3 * outlines.nucleus**2, 0)
+    tile = np.ix_(box.rows() % TILE_PX, box.columns() % TILE_PX)
+    chromatin = np.clip(1 + 0.16 * scene.fine[tile] + 0.14 * scene.coarse[tile], 0.3, None)
+    fibre = sample(scene.fibre, FIBRE_STEP_PX, box)
+    stroma = np.clip(sample(scene.matrix, GRID_PX, box) * 2.5, 0, 1) * np.clip(0.34 + 0.16 * fibre, 0.05, None)
+    sheet = 0.4 * sample(scene.sheet, GRID_PX, box)
+    eosin = inside * 0.42 * (1 - 0.6 * nucleus) + (1 - inside) * np.maximum(stroma, sheet)
+    density = np.stack([1.15 * nucleus * chromatin + 0.10 * inside, eosin]).astype(np.float32)
+    return np.stack([ndimage.gaussian_filter(layer, 0.9) for layer in density])
 
 
 def _he_frame(shape: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:

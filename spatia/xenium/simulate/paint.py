@@ -1,13 +1,14 @@
 """Outlines: which pixel belongs to which cell, how deep inside it lies, and where the nucleus is.
 
 A cell is a wavy ellipse. Where outlines overlap, the pixel goes to the cell in whose own units it lies deepest, which
-gives packed cells straight shared borders and leaves loose cells their shape. Only the cells near a window matter to
+gives packed cells straight shared borders and leaves loose cells their shape. Only the cells near a pixel matter to
 it, so that a window painted alone equals the same window of the whole slide.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,19 @@ from spatia.xenium.simulate.morphology import N_OUTLINE_HARMONICS
 
 LARGEST_RADIUS_PX = 80.0
 _BULGE = 1.2  # an outline's waves reach further than its axes
-_FAR = np.float32(9.0)
+FAR = np.float32(9.0)  # a distance that is inside nothing
+
+Maps = TypeVar("Maps", "Layers", "Outlines")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Maps (y, x) of a window as painted, before parts that lost touch with their cell are taken away."""
+
+    label: np.ndarray  # int32, the cell in whose units the pixel lies deepest, 0 none
+    first: np.ndarray  # float32, its distance from the centre in its own units, < 1 inside
+    second: np.ndarray  # float32, the same of the next cell that claims the pixel
+    nucleus: np.ndarray  # float32, distance from the nucleus' centre in its own units
 
 
 @dataclass(frozen=True)
@@ -34,23 +47,13 @@ class Outlines:
         """The cells' labels, inside their nuclei only."""
         return np.where((self.nucleus < 1) & (self.depth_px > 0.8), self.label, 0)
 
-    def crop(self, margin: int) -> Outlines:
-        """Return the maps without ``margin`` pixels on every side."""
-        inner = slice(margin, -margin or None)
-        return Outlines(*(field[inner, inner] for field in vars(self).values()))
 
-
-def paint(cells: pd.DataFrame, box: Box) -> Outlines:
-    """Return the outlines in ``box`` of cells with columns ``x, y, angle, long, short, waves, taper, nucleus, ...`` (px)."""
-    # a pixel depends on the cells that reach it, and these on the pixels that they reach: whether they are connected
-    margin = 2 * int(reach_of(cells)) + 8
-    wide = box.grow(margin)
-    label = np.zeros((wide.height, wide.width), np.int32)
-    first = np.full(label.shape, _FAR, np.float32)
-    second = np.full(label.shape, _FAR, np.float32)
-    nucleus = np.full(label.shape, _FAR, np.float32)
-    for index, cell in _near(cells, wide):
-        rows, columns, dx, dy = _window(cell, wide)
+def paint(cells: pd.DataFrame, box: Box) -> Layers:
+    """Paint cells with columns ``x, y, angle, long, short, waves, taper, nucleus, ...`` (px) into a window."""
+    label = np.zeros((box.height, box.width), np.int32)
+    first, second, nucleus = (np.full(label.shape, FAR, np.float32) for _ in range(3))
+    for index, cell in _near(cells, box):
+        rows, columns, dx, dy = _window(cell, box)
         if dx.size == 0 or dy.size == 0:
             continue
         distance = _cell_distance(cell, dx, dy)
@@ -61,20 +64,39 @@ def paint(cells: pd.DataFrame, box: Box) -> Outlines:
         first[here] = np.where(wins, distance, first[here])
         nucleus[here] = np.where(wins, _nucleus_distance(cell, dx, dy), nucleus[here])
         label[here] = np.where(wins, index + 1, label[here])
-    label = _without_fragments(label)
+    return Layers(label, first, second, nucleus)
+
+
+def settle(layers: Layers, cells: pd.DataFrame) -> Outlines:
+    """Return the outlines: each cell's largest connected part, and how deep every pixel lies inside it."""
+    label = _without_fragments(layers.label)
     radius = np.concatenate([[0.0], np.sqrt(cells["long"] * cells["short"])]).astype(np.float32)
-    depth = np.where(label > 0, (np.minimum(second, 1) - first) * radius[label], 0).astype(np.float32)
-    nucleus[label == 0] = _FAR
-    return Outlines(label, depth, nucleus).crop(margin)
+    depth = np.where(label > 0, (np.minimum(layers.second, 1) - layers.first) * radius[label], 0).astype(np.float32)
+    return Outlines(label, depth, np.where(label > 0, layers.nucleus, FAR))
 
 
-def reach_of(cells: pd.DataFrame) -> float:
+def cut(maps: Maps, box: Box) -> Maps:
+    """Return a copy of the slide's maps in ``box``, empty where it reaches beyond the slide."""
+    height, width = maps.label.shape
+    top, bottom = max(box.y0, 0), min(box.y0 + box.height, height)
+    left, right = max(box.x0, 0), min(box.x0 + box.width, width)
+    margins = ((top - box.y0, box.y0 + box.height - bottom), (left - box.x0, box.x0 + box.width - right))
+    empty = {"label": 0, "depth_px": 0.0}
+    return type(maps)(
+        **{
+            name: np.pad(field[top:bottom, left:right], margins, constant_values=empty.get(name, FAR))
+            for name, field in vars(maps).items()
+        }
+    )
+
+
+def reach_of(cells: pd.DataFrame) -> int:
     """Return how far the largest of the cells reaches from its centre, px."""
     largest = cells[["long", "short"]].to_numpy().max(initial=0.0)
-    return float(min(largest, LARGEST_RADIUS_PX) * _BULGE + 2)
+    return int(min(largest, LARGEST_RADIUS_PX) * _BULGE) + 2
 
 
-def _near(cells: pd.DataFrame, box: Box) -> list[tuple[int, dict[str, float]]]:
+def _near(cells: pd.DataFrame, box: Box) -> list[tuple[int, dict[Any, Any]]]:
     """Return row number and row of the cells that may reach into the window."""
     reach = LARGEST_RADIUS_PX * _BULGE
     x, y = cells["x"].to_numpy(), cells["y"].to_numpy()

@@ -55,7 +55,9 @@ def draw_population(tissue: Tissue, pixel_size_um: float, n_flawed: int, rng: np
         cells[f"shift_{axis}"] = rng.uniform(-0.7, 0.7, n)
     for axis in "yx":
         cells[f"texture_{axis}"] = rng.integers(0, TILE_PX, n)
-    cells = pd.concat([cells, pd.DataFrame(_residuals(tissue, points, pixel_size_um, rng), columns=list(RESIDUAL_NAMES))], axis=1)
+    cells = pd.concat(
+        [cells, pd.DataFrame(_residuals(tissue, points, pixel_size_um, rng), columns=list(RESIDUAL_NAMES))], axis=1
+    )
     return with_parameters(cells, pixel_size_um)
 
 

@@ -11,7 +11,7 @@ from spatia.xenium.simulate.panel import INTERFERON_GENES, LINEAGE_MARKERS, SHAR
 from spatia.xenium.simulate.states import STATE_NAMES, STATES, TRANSITIONS
 
 GENE_CLASSES = ("baseline", "interferon")
-INTERFERON_LOG_FOLD = 1.8
+INTERFERON_LOG_FOLD = 2.3
 PANEL_SEED = 2507  # the biology is one and the same on every slide; donors and slides add to it
 PROGRAMS = {
     "Epi_FOXA1+": "luminal",
@@ -26,10 +26,10 @@ PROGRAMS = {
     "Fibroblast": "matrix",
     "Macrophage": "phagocytic",
 }
-_LINEAGE_RISE = {"epithelial": 3.2, "T cell": 2.9, "endothelial": 2.4, "fibroblast": 3.2, "macrophage": 2.8}
-_SHARED_RISE = 3.2
+_LINEAGE_RISE = {"epithelial": 3.4, "T cell": 3.1, "endothelial": 2.6, "fibroblast": 3.4, "macrophage": 3.0}
+_SHARED_RISE = 3.6
 _STATE_RISE = 1.9
-_AMBIENT = 0.08  # of every cell's transcripts come from the slide's average: diffusion and missegmentation
+_AMBIENT = 0.03  # of every cell's transcripts come from the slide's average: diffusion and missegmentation
 
 
 @dataclass(frozen=True)

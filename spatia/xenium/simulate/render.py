@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from spatia.xenium.simulate.fields import Box, block_noise, fibres, noise_tile, sample, smooth_noise
 from spatia.xenium.simulate.morphology import PARAMETER_NAMES
-from spatia.xenium.simulate.paint import Outlines
+from spatia.xenium.simulate.paint import Outlines, cut
 from spatia.xenium.simulate.tissue import GRID_PX, Compartment, Tissue
 
 COUNTS_PER_GREY = 128.0
@@ -30,12 +30,13 @@ _PSF_PX = (1.25, 1.05, 1.15, 1.05)
 _HALO_BOX_PX = 15  # applied twice: about a Gaussian of 6 px
 _HALO_PART = (0.16, 0.14, 0.16, 0.12)
 MATRIX_OVER_CELLS = 0.35  # part of the matrix's light that shines through a cell
-RENDER_MARGIN_PX = 24  # at least the reach of the lens
+LENS_REACH_PX = 2 * (_HALO_BOX_PX // 2)
+RENDER_MARGIN_PX = 24  # more than the lens reaches
 # grey steps of each stain (row) from stroma, epithelium between its cells, vessel wall, debris, ghost nuclei
 HAZE = np.array(
     [
-        [0.30, 0.8, 0.3, 1.2, 3.0],
-        [2.00, 5.5, 1.4, 3.0, 1.6],
+        [0.32, 0.9, 0.3, 1.2, 3.3],
+        [2.25, 5.7, 1.4, 3.0, 1.7],
         [1.25, 4.0, 1.2, 2.5, 1.2],
         [0.25, 0.2, 3.0, 0.3, 0.4],
     ]
@@ -65,10 +66,13 @@ class Scene:
     fibre: np.ndarray  # (y, x), one point per FIBRE_STEP_PX pixels
     haze: np.ndarray  # (4, y, x), light from outside the cells, one point per GRID_PX pixels
     matrix: np.ndarray  # (y, x), how much fibrous matrix there is
+    sheet: np.ndarray  # (y, x), where epithelium is, with or without a segmented cell
     seed: int
 
 
-def make_optics(tissue: Tissue, donor_rng: np.random.Generator, donor_effect: float, rng: np.random.Generator) -> Optics:
+def make_optics(
+    tissue: Tissue, donor_rng: np.random.Generator, donor_effect: float, rng: np.random.Generator
+) -> Optics:
     """Return the optics of a slide: the donor's staining, the slide's own light."""
     shape = tissue.compartment.shape
     scale = max(tissue.width_px, tissue.height_px) / GRID_PX / 2
@@ -101,6 +105,7 @@ def make_scene(tissue: Tissue, optics: Optics, seed: int, rng: np.random.Generat
         fibre=fibres(flow, 9, rng),
         haze=np.einsum("sl,lyx->syx", HAZE, layers).astype(np.float32),
         matrix=density.astype(np.float32),
+        sheet=sheet,
         seed=seed,
     )
 
@@ -156,7 +161,7 @@ def _cell_light(
     depth, distance = outlines.depth_px.ravel()[pixels], outlines.nucleus.ravel()[pixels]
     strength = {name: np.exp(cells[name].to_numpy()).astype(np.float32)[row] for name in PARAMETER_NAMES[4:]}
     fine, coarse = _textures(scene, cells, row, pixels, box)
-    nucleus = 1 / (1 + np.exp(np.clip((distance - 1) * 14, -30, 30)))
+    nucleus = np.clip((depth - 0.6) / 1.6, 0, 1) / (1 + np.exp(np.clip((distance - 1) * 14, -30, 30)))
     inside = np.clip(depth / 2.0, 0, 1)
     rim = np.exp(-((depth / 2.2) ** 2))
     chromatin = np.clip(1 + strength["log_grain"] * (0.8 * fine + 0.6 * coarse), 0.15, None)
@@ -189,7 +194,9 @@ def _textures(
 def _through_lens(light: np.ndarray, stain: int) -> np.ndarray:
     """Blur by the point spread function and a wide, weak halo of out-of-focus light."""
     sharp = ndimage.gaussian_filter(light, _PSF_PX[stain], mode="nearest")
-    halo = ndimage.uniform_filter(ndimage.uniform_filter(light, _HALO_BOX_PX, mode="nearest"), _HALO_BOX_PX, mode="nearest")
+    halo = ndimage.uniform_filter(
+        ndimage.uniform_filter(light, _HALO_BOX_PX, mode="nearest"), _HALO_BOX_PX, mode="nearest"
+    )
     return (1 - _HALO_PART[stain]) * sharp + _HALO_PART[stain] * halo
 
 
@@ -218,13 +225,7 @@ def render_slide(scene: Scene, cells: pd.DataFrame, outlines: Outlines) -> np.nd
     """Return the whole slide (4, y, x), strip by strip; ``outlines`` are the slide's own, without margin."""
     tissue = scene.tissue
     slide = np.empty((N_STAINS, tissue.height_px, tissue.width_px), np.uint16)
-    margin = RENDER_MARGIN_PX
-    padded = Outlines(
-        np.pad(outlines.label, margin), np.pad(outlines.depth_px, margin), np.pad(outlines.nucleus, margin, constant_values=9)
-    )
     for top in range(0, tissue.height_px, STRIP_PX):
-        height = min(STRIP_PX, tissue.height_px - top)
-        rows = slice(top, top + height + 2 * margin)
-        strip = Outlines(padded.label[rows], padded.depth_px[rows], padded.nucleus[rows])
-        slide[:, top : top + height] = render(scene, cells, strip, Box(top, 0, height, tissue.width_px))
+        strip = Box(top, 0, min(STRIP_PX, tissue.height_px - top), tissue.width_px)
+        slide[:, top : top + strip.height] = render(scene, cells, cut(outlines, strip.grow(RENDER_MARGIN_PX)), strip)
     return slide

@@ -85,7 +85,11 @@ _MIX = {
         "EC_CAVIN2+": 0.05,
         "EC_CLEC14A+": 0.04,
     },
-    "front_stroma": {"Fibroblast": 0.84, "EMT-Epi1_CEACAM6+": 0.10, "Epi_FOXA1+": 0.06},  # single cells that left a nest
+    "front_stroma": {
+        "Fibroblast": 0.84,
+        "EMT-Epi1_CEACAM6+": 0.10,
+        "Epi_FOXA1+": 0.06,
+    },  # left a nest
     "lumen": {"Macrophage": 1.0},
 }
 _VESSEL_PURITY = 0.85

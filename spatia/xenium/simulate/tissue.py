@@ -59,7 +59,7 @@ class Structure:
         return np.hypot(u, v) / (self.radius * self._wave(np.arctan2(v, u)))
 
     def ring(self, rho: float, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return points (n, 2) about ``spacing`` apart on the line of constant ``rho``, and the line's direction (n,)."""
+        """Return points (n, 2) about ``spacing`` apart where ``rho`` has this value, and that line's direction (n,)."""
         theta = np.linspace(0, 2 * np.pi, 721)
         r = rho * self.radius * self._wave(theta)
         along, across = r * np.cos(theta) * self.stretch, r * np.sin(theta) / self.stretch

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from spatia.xenium.simulate.fields import Box
 from spatia.xenium.simulate.morphology import PARAMETER_NAMES
-from spatia.xenium.simulate.paint import LARGEST_RADIUS_PX, Outlines, paint
+from spatia.xenium.simulate.paint import LARGEST_RADIUS_PX, Layers, Outlines, cut, paint, reach_of, settle
 from spatia.xenium.simulate.population import with_parameters
-from spatia.xenium.simulate.render import RENDER_MARGIN_PX, Scene, render
+from spatia.xenium.simulate.render import LENS_REACH_PX, RENDER_MARGIN_PX, Scene, render
 from spatia.xenium.simulate.states import TRANSITIONS, Transition
 
 WINDOW_PX = 128
+# the columns that drawing looks at and a change of state changes
+DRAWN = (*PARAMETER_NAMES, "long", "short", "waves", "taper", "nucleus")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def make_counterfactuals(
     scene: Scene,
     cells: pd.DataFrame,
     slide: np.ndarray,
+    layers: Layers,
     outlines: Outlines,
     per_transition: int,
     pixel_size_um: float,
@@ -75,7 +79,7 @@ def make_counterfactuals(
     would had the slide been simulated so.
     """
     pairs = [
-        _make_pair(scene, cells, slide, outlines, transition, row, pixel_size_um)
+        _make_pair(scene, cells, slide, layers, outlines, transition, row, pixel_size_um)
         for transition in TRANSITIONS
         for row in _choose_controls(cells, transition, outlines.label, per_transition, rng)
     ]
@@ -119,6 +123,7 @@ def _make_pair(
     scene: Scene,
     cells: pd.DataFrame,
     slide: np.ndarray,
+    layers: Layers,
     outlines: Outlines,
     transition: Transition,
     row: int,
@@ -126,29 +131,61 @@ def _make_pair(
 ) -> _Pair:
     box = window_of(outlines.label, row + 1, (cells["y"].iloc[row], cells["x"].iloc[row]))
     wide = box.grow(RENDER_MARGIN_PX)
-    shape = outlines.label.shape
-    around = _cells_around(cells, wide)
-    changed = around.copy()
-    index = int(np.flatnonzero(around["row"] == row)[0])
-    changed.loc[index, "state"] = transition.target
-    changed = with_parameters(changed, pixel_size_um)
-    before = _within_slide(paint(around, wide), wide, shape)
-    after = _within_slide(paint(changed, wide), wide, shape)
+    target = with_parameters(cells.iloc[[row]].assign(state=transition.target), pixel_size_um)
+    changed = cells.copy(deep=False)
+    for name in target.columns[target.columns.isin(DRAWN)]:
+        values = cells[name].to_numpy(copy=True)
+        values[row] = target[name].iloc[0]
+        changed[name] = values
+    before = cut(outlines, wide)
+    after = _repaint(changed, cells, layers, row, wide)
     n_stains = slide.shape[0]
-    factual = render(scene, around, before, box)[:n_stains]
+    factual = render(scene, cells, before, box)[:n_stains]
     other = render(scene, changed, after, box)[:n_stains]
     seen = slide[:, box.y0 : box.y0 + WINDOW_PX, box.x0 : box.x0 + WINDOW_PX]
-    masks = [maps.crop(RENDER_MARGIN_PX).label == index + 1 for maps in (before, after)]
-    entry = _entry(transition, cells.iloc[row], changed.loc[index], row, box)
+    inner = np.s_[RENDER_MARGIN_PX:-RENDER_MARGIN_PX, RENDER_MARGIN_PX:-RENDER_MARGIN_PX]
+    masks = [maps.label[inner] == row + 1 for maps in (before, after)]
+    entry = _entry(transition, cells.iloc[row], target.iloc[0], box)
+    entry["label"] = row + 1
     for when, mask in zip(("before", "after"), masks, strict=True):
         entry[f"area_um2_{when}"] = float(mask.sum() * pixel_size_um**2)
-    # the slide's own pixels wherever nothing changed, so that rounding cannot tell the two apart
-    return _Pair(entry, seen, np.where(factual == other, seen, other), masks[0], masks[1])
+    # the slide's own pixels wherever nothing changed: running sums round differently far from what did
+    changes = _lit_by_change(before, after, row + 1)[inner] & (factual != other)
+    return _Pair(entry, seen, np.where(changes, other, seen), masks[0], masks[1])
 
 
-def _entry(transition: Transition, before: pd.Series, after: pd.Series, row: int, box: Box) -> dict[str, object]:
+def _lit_by_change(before: Outlines, after: Outlines, label: int) -> np.ndarray:
+    """Return the pixels (y, x) that light can reach from any pixel where the two differ or the cell is."""
+    differs = (before.label == label) | (after.label == label)
+    for name in vars(before):
+        differs |= getattr(before, name) != getattr(after, name)
+    return ndimage.maximum_filter(differs, 2 * LENS_REACH_PX + 1)
+
+
+def _repaint(changed: pd.DataFrame, cells: pd.DataFrame, layers: Layers, row: int, wide: Box) -> Outlines:
+    """Return the outlines in ``wide`` after the cell in ``row`` has changed: only what it reaches is painted anew."""
+    versions = pd.concat([cells.iloc[[row]], changed.iloc[[row]]])
+    reach = reach_of(versions) + 2
+    x, y = int(cells["x"].iloc[row]), int(cells["y"].iloc[row])
+    height, width = layers.label.shape
+    top, bottom = max(y - reach, 0), min(y + reach, height)
+    left, right = max(x - reach, 0), min(x + reach, width)
+    fresh = paint(changed, Box(top, left, bottom - top, right - left))
+    # whether a part is connected to its cell may be decided as far away as a cell is long
+    margin = 2 * int(LARGEST_RADIUS_PX * 1.2)
+    around = wide.grow(margin)
+    local = cut(layers, around)
+    rows = slice(top - around.y0, bottom - around.y0)
+    columns = slice(left - around.x0, right - around.x0)
+    for name, field in vars(local).items():
+        field[rows, columns] = getattr(fresh, name)
+    outlines = settle(local, changed)
+    inner = np.s_[margin:-margin, margin:-margin]
+    return Outlines(*(field[inner] for field in vars(outlines).values()))
+
+
+def _entry(transition: Transition, before: pd.Series, after: pd.Series, box: Box) -> dict[str, object]:
     entry: dict[str, object] = {
-        "label": row + 1,
         "transition": transition.name,
         "control_state": transition.control,
         "target_state": transition.target,
@@ -175,21 +212,4 @@ def window_of(labels: np.ndarray, label: int, near: tuple[float, float]) -> Box:
         int(np.clip(x0, 0, labels.shape[1] - WINDOW_PX)),
         WINDOW_PX,
         WINDOW_PX,
-    )
-
-
-def _cells_around(cells: pd.DataFrame, box: Box) -> pd.DataFrame:
-    """Return the cells that any pixel of the window can depend on, in label order, with their ``row``."""
-    reach = 3 * LARGEST_RADIUS_PX * 1.2
-    near = cells["x"].between(box.x0 - reach, box.x0 + box.width + reach)
-    near &= cells["y"].between(box.y0 - reach, box.y0 + box.height + reach)
-    return cells[near].reset_index(names="row")
-
-
-def _within_slide(outlines: Outlines, box: Box, shape: tuple[int, int]) -> Outlines:
-    """Return the outlines without what lies beyond the slide's edge: from there nothing shines in."""
-    rows, columns = box.rows()[:, None], box.columns()
-    outside = (rows < 0) | (rows >= shape[0]) | (columns < 0) | (columns >= shape[1])
-    return Outlines(
-        np.where(outside, 0, outlines.label), np.where(outside, np.float32(0), outlines.depth_px), outlines.nucleus
     )
