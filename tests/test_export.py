@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata
+from toy_run import run_stages
 
 from spatia import keys
 from spatia.cli import main
@@ -18,7 +19,6 @@ from spatia.errors import SpatiaError
 from spatia.report.explorer import cell_groups, groups_csv
 from spatia.report.labels import label_column, read_labels, storable_name
 from spatia.xenium.store import open_slide
-from toy_run import run_stages
 
 ROI_UM = "5,3,70,50"  # cuts cells away and moves the origin
 SAMPLE = {"donor": "D1", "tissue": "breast", "disease": "DCIS", "species": "human", "split": "train"}

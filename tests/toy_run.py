@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spatia.cli import main
 from toy import toy_bundle
+
+from spatia.cli import main
 
 COLUMNS = ("slide", "bundle", "donor", "tissue", "disease", "species", "split")
 FAILED = 'bad <i>"one"'  # as nasty as a folder's name can be

@@ -107,7 +107,8 @@ def inline_image(picture: Picture, n_slides: int) -> InlineImage:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if picture.is_photo:
-        image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+        # no `optimize`: pillow then needs the whole file in one buffer, and fails where its guess is too small
+        image.save(buffer, "JPEG", quality=quality, subsampling=0)
     else:
         # plots have few colours; a palette makes them a third of the size
         image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(

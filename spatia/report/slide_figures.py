@@ -91,7 +91,7 @@ def _groups(
     store = [files.zarr, files.record]
     return [
         ("The overview", store, lambda: _slide_pictures(files)),
-        ("The gallery", [*store, files.crops], lambda: _gallery(files, seed)),
+        ("The gallery", [*store, files.crops], lambda: draw_gallery_of(files, seed)),
         ("The cells' measures", [files.qc_cells, files.qc_summary], lambda: _cell_histograms(files, qc or {})),
         ("The grey values", [files.histograms], lambda: [_grey_values(files)]),
         ("The map of counts", [files.qc_cells, *store], lambda: _count_map(files)),
@@ -155,7 +155,8 @@ def _cells_per_niche(files: SlideFiles) -> Picture:
     return figures.draw_cells_per_niche(niches["n_cells"].to_numpy(), header["niche_px"] * header["pixel_size_um"])
 
 
-def _gallery(files: SlideFiles, seed: int) -> list[Picture]:
+def draw_gallery_of(files: SlideFiles, seed: int) -> list[Picture]:
+    """Return the gallery of a slide, nothing if no cell was kept."""
     store, crops = open_slide(files.zarr), open_crops(files.crops)
     if not len(crops):
         return []

@@ -51,8 +51,10 @@ def contrast_limits(planes: np.ndarray, low: float = 1.0, high: float = 99.7) ->
 def stretch(plane: np.ndarray, limits: tuple[float, float], gamma: float = 0.8) -> np.ndarray:
     """Return ``plane`` as float32 in [0, 1] between its limits; gamma below 1 lifts the dim parts."""
     low, high = limits
-    scaled = np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1)
-    return scaled**gamma
+    if plane.dtype in (np.uint8, np.uint16):
+        # powers are slow: one per grey value instead of one per pixel
+        return stretch(np.arange(np.iinfo(plane.dtype).max + 1, dtype=np.float32), limits, gamma)[plane]
+    return np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1) ** gamma
 
 
 def to_grey(plane: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -63,9 +65,10 @@ def to_grey(plane: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 def to_colour(planes: np.ndarray, stains: Sequence[str], limits: Limits) -> np.ndarray:
     """Return the additive colour picture (y, x, 3) uint8 of ``planes`` (c, y, x)."""
     colours = stain_colours(stains)
-    mixed = np.zeros((*planes.shape[1:], 3), np.float32)
+    mixed = np.zeros((3, *planes.shape[1:]), np.float32)
     for i in composite_stains(stains):
-        (red, green, blue), weight = colours[i]
-        part = stretch(planes[i], limits[i])[..., None]
-        mixed += part * (np.array([red, green, blue], np.float32) * weight)
-    return (np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)
+        colour, weight = colours[i]
+        part = stretch(planes[i], limits[i])
+        for plane, share in zip(mixed, colour, strict=True):
+            plane += part * np.float32(share * weight)
+    return np.moveaxis((np.minimum(mixed, 1) * 255 + 0.5).astype(np.uint8), 0, -1)
