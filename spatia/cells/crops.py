@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from spatia import keys
 from spatia.cells.grids import inside_slide, read_tile
 from spatia.cells.scaling import Scaling
-from spatia.columns import write_columns
+from spatia.columns import read_columns, read_text, write_columns
 from spatia.errors import SpatiaError
 
 if TYPE_CHECKING:
@@ -212,17 +212,12 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _read_index(path: Path, n_cells: int) -> pd.DataFrame:
-    if not path.is_file():
-        raise SpatiaError(f"{path}: expected the index of the crops, found none; run 'spatia crop' again")
     import pandas as pd
 
-    index = pd.read_parquet(path)
-    if len(index) != n_cells or tuple(index.columns) != INDEX_COLUMNS:
-        raise SpatiaError(
-            f"{path}: expected {n_cells} rows of {', '.join(INDEX_COLUMNS)}, found {len(index)} rows of "
-            f"{', '.join(index.columns)}; run 'spatia crop' again"
-        )
-    return index
+    ids = read_text(path, keys.CELL_ID)
+    if len(ids) != n_cells:
+        raise SpatiaError(f"{path}: expected {n_cells} cells, found {len(ids)}; run 'spatia crop' again")
+    return pd.DataFrame({keys.CELL_ID: ids.to_pylist(), **read_columns(path, INDEX_COLUMNS[1:])})
 
 
 def _map_bytes(path: Path, n_bytes: int) -> NDArray[np.uint8]:
