@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         for raster in content.rasters:
             if raster.is_labels or args.all:
                 read_raster(raster)
-        sources.cell_labels.check(plan.bundle)
+        sources.check(plan.bundle)
         record = describe_result(plan, sources)
     sys.stdout.write(format_findings(args.bundle, record))
     if args.json is not None:

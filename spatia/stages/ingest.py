@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         log.info("%s: %s", args.slide, note)
     with open_content(plan) as (content, sources), io.whole_dir(args.zarr) as partial:
         write_slide(partial, content)
-        sources.cell_labels.check(plan.bundle)
+        sources.check(plan.bundle)
         record = {**describe_result(plan, sources), "checksums": checksums(plan)}
     io.write_json(args.record, record)
     log.info(

@@ -71,6 +71,8 @@ def check_tables(bundle: Bundle) -> BundleTables:
     for name, file in _boundary_files(bundle):
         notes += check_outlines(bundle, file, cells, outlines[name])
     outlines = {name: shapes for name, shapes in outlines.items() if len(shapes)}
+    if keys.NUCLEUS_BOUNDARIES in outlines:
+        _check_owners(bundle, outlines[keys.NUCLEUS_BOUNDARIES], outlines[keys.CELL_BOUNDARIES])
     return BundleTables(cells, counts, outlines, reader, tuple(notes))
 
 
@@ -100,6 +102,7 @@ def check_cells(bundle: Bundle, cells: pd.DataFrame) -> None:
             f"({_some(cells.index[bad])}); {RESTORE}"
         )
     _check_inside(bundle, bundle.cells, xy, cells.index.to_numpy(), 0.0)
+    _check_sums(bundle, cells)
 
 
 def check_same_cells(bundle: Bundle, cells: pd.DataFrame, counts: Counts) -> np.ndarray:
@@ -158,6 +161,32 @@ def _check_centroids(bundle: Bundle, cells: pd.DataFrame, bounds: np.ndarray) ->
             f"{bundle.cell_boundaries}: expected outlines around the centroids of {bundle.cells.name}, found "
             f"{wrong.sum()} of {len(cells)} elsewhere ({_some(cells.index[wrong])}, {outside.max():.1f} um away): "
             f"ids are swapped or the files are of two slides; {RESTORE}"
+        )
+
+
+def _check_owners(bundle: Bundle, nuclei: geopandas.GeoDataFrame, cells: geopandas.GeoDataFrame) -> None:
+    """Refuse nuclei that do not touch the cell whose id they have."""
+    shared = nuclei.index.intersection(cells.index)
+    inner, outer = nuclei.loc[shared].bounds.to_numpy(), cells.loc[shared].bounds.to_numpy()
+    apart = np.maximum(inner[:, :2] - outer[:, 2:], outer[:, :2] - inner[:, 2:]).max(axis=1)
+    wrong = apart > _VERTEX_TOLERANCE_UM
+    if wrong.any():
+        raise SpatiaError(
+            f"{bundle.nucleus_boundaries}: expected nuclei inside the cells of {bundle.cell_boundaries.name}, found "
+            f"{wrong.sum()} of {len(shared)} elsewhere ({_some(shared[wrong])}, {apart.max():.1f} um away): ids are "
+            f"swapped or the files are of two segmentations; {RESTORE}"
+        )
+
+
+def _check_sums(bundle: Bundle, cells: pd.DataFrame) -> None:
+    columns = [name for name in ("transcript_counts", *keys.CONTROL_COLUMNS) if name in cells]
+    with reading.naming(bundle.cells, "whole numbers as counts"):
+        sums = cells[columns].to_numpy(np.float64)
+    bad = ~(np.isfinite(sums) & (sums >= 0)).all(axis=1)
+    if bad.any():
+        raise SpatiaError(
+            f"{bundle.cells}: expected counts of 0 and more in {', '.join(columns)}, found others in {bad.sum()} cells "
+            f"({_some(cells.index[bad])}); {RESTORE}"
         )
 
 

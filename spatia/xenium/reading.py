@@ -88,8 +88,11 @@ def read_counts(file: Path) -> Counts:
         matrix = handle["matrix"]
         shape = tuple(int(size) for size in matrix["shape"][:])
         data, indices, indptr = matrix["data"][:], matrix["indices"][:], matrix["indptr"][:]
-        names, ids, types = (matrix["features"][key][:].astype(str) for key in ("name", "id", "feature_type"))
-        cell_ids = matrix["barcodes"][:].astype(str)
+        # UTF-8, whatever the file declares: a µ in a gene's name is declared as ASCII
+        names, ids, types = (
+            matrix["features"][key].asstr("utf-8")[:].astype(str) for key in ("name", "id", "feature_type")
+        )
+        cell_ids = matrix["barcodes"].asstr("utf-8")[:].astype(str)
     _check_sparse(file, shape, data, indices, indptr, (len(names), len(cell_ids)))
     is_gene = types == GENE_EXPRESSION
     if not is_gene.any():

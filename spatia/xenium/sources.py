@@ -72,11 +72,13 @@ class LabelSource:
     Attributes
     ----------
     reader : of blocks of labels in the bundle's pixels
-    agreement : of masks and outlines, None when outlines are filled or nuclei are read
+    agreement : of masks and outlines, None when outlines are filled or absent
+    outlines : the file of the outlines
     """
 
     reader: MaskReader | FilledOutlines
     agreement: Agreement | None
+    outlines: Path | None = None
 
     @property
     def origin(self) -> str:
@@ -88,8 +90,9 @@ class LabelSource:
         if self.agreement is None or (self.agreement.share >= _MIN_AGREEMENT and not self.agreement.n_swapped):
             return
         wrong = int((self.agreement.found != self.agreement.labels).sum())
+        drawn = "" if self.outlines is None else self.outlines.name
         raise SpatiaError(
-            f"{bundle.masks}: expected the masks where {bundle.cell_boundaries.name} draws the cells, found {wrong} of "
+            f"{bundle.masks}: expected the masks where {drawn} draws the cells, found {wrong} of "
             f"{len(self.agreement.labels)} cells elsewhere: pixel_size ({bundle.pixel_size_um:g} um) is wrong, or the "
             f"files are of two segmentations; {RESTORE}"
         )
@@ -109,6 +112,12 @@ class Sources:
     cell_labels: LabelSource
     nucleus_labels: LabelSource | None
     he_coverage: float | None
+
+    def check(self, bundle: Bundle) -> None:
+        """After all blocks were read: refuse masks of cells or nuclei that do not fit their outlines."""
+        self.cell_labels.check(bundle)
+        if self.nucleus_labels is not None:
+            self.nucleus_labels.check(bundle)
 
 
 @contextlib.contextmanager
@@ -134,8 +143,8 @@ def open_sources(
     stains = [StainReader(choice.image, tiles_line_up(choice.image, (window.y0, window.x0))) for choice in choices]
     he_reader = None if he is None else he_frame.open_he(he, bundle.shape_px)
     try:
-        cells = _cell_labels(bundle, labels, label_maps, group, outlines[keys.CELL_BOUNDARIES])
-        nuclei = _nucleus_labels(bundle, labels, label_maps, group, outlines.get(keys.NUCLEUS_BOUNDARIES))
+        cells = _cell_labels(bundle, window, labels, label_maps, group, outlines[keys.CELL_BOUNDARIES])
+        nuclei = _nucleus_labels(bundle, window, labels, label_maps, group, outlines.get(keys.NUCLEUS_BOUNDARIES))
         rasters = [_stain_raster(bundle, window, stains), _label_raster(keys.CELL_LABELS, window, cells)]
         if nuclei is not None:
             rasters.append(_label_raster(keys.NUCLEUS_LABELS, window, nuclei))
@@ -177,6 +186,7 @@ def _he_raster(window: Window, reader: he_frame.HeReader) -> Raster:
 
 def _cell_labels(
     bundle: Bundle,
+    window: Window,
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
@@ -187,11 +197,12 @@ def _cell_labels(
         return LabelSource(masks.fill_outlines(outlines, labels, bundle.pixel_size_um), None)
     _check_mask_shape(bundle, array)
     reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[CELL], labels))
-    return LabelSource(reader, _points_inside(bundle, outlines, labels))
+    return LabelSource(reader, _points_inside(bundle, window, outlines, labels), bundle.cell_boundaries)
 
 
 def _nucleus_labels(
     bundle: Bundle,
+    window: Window,
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
@@ -201,7 +212,8 @@ def _nucleus_labels(
     if array is not None and NUCLEUS in label_maps:
         _check_mask_shape(bundle, array)
         reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[NUCLEUS], labels))
-        return LabelSource(reader, None)
+        points = None if outlines is None else _points_inside(bundle, window, outlines, labels)
+        return LabelSource(reader, points, bundle.nucleus_boundaries)
     if outlines is None:
         return None
     filled = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
@@ -223,7 +235,8 @@ def _check_mask_shape(bundle: Bundle, array: zarr.Array) -> None:
         )
 
 
-def _points_inside(bundle: Bundle, outlines: geopandas.GeoDataFrame, labels: pd.Series) -> Agreement:
+def _points_inside(bundle: Bundle, window: Window, outlines: geopandas.GeoDataFrame, labels: pd.Series) -> Agreement:
+    """Return a point inside every outline of a kept cell; of those outside of the window nothing will be read."""
     import shapely
 
     kept = outlines[outlines.index.isin(labels.index)]
@@ -231,5 +244,8 @@ def _points_inside(bundle: Bundle, outlines: geopandas.GeoDataFrame, labels: pd.
     xy_px = np.floor(points / bundle.pixel_size_um).astype(np.int64)
     xy_px = xy_px.clip(0, np.array(bundle.shape_px[::-1]) - 1)
     expected = labels.loc[kept.index].to_numpy().astype(np.uint32)
+    x, y = xy_px.T
+    is_read = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
+    xy_px, expected = xy_px[is_read], expected[is_read]
     order = np.argsort(xy_px[:, 1], kind="stable")
     return Agreement(xy_px[order], expected[order], np.zeros(len(expected), np.uint32))
