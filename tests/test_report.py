@@ -358,7 +358,9 @@ def test_windows_are_chosen_where_the_cells_are():
     x = np.array([15, 16, 17, 55, 56, 95.0, np.nan, -5])
     y = np.array([25, 26, 27, 5, 6, 45.0, 3, 3])
     boxes = overview.choose_windows(x, y, (100, 50), 10)
-    assert boxes == [(10, 20, 20, 30), (50, 0, 60, 10)]
+    assert boxes == [(11, 21, 21, 31), (50.5, 0.5, 60.5, 10.5)]  # centred on three, then on two cells
+    corner = overview.choose_windows(np.array([99.0]), np.array([49.0]), (100, 50), 10)
+    assert corner == [(90, 40, 100, 50)]
     assert overview.choose_windows(x[:0], y[:0], (100, 50), 60) == [(0, 0, 50, 50)]
 
 

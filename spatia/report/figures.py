@@ -25,14 +25,14 @@ class Measure:
 
     Attributes
     ----------
-    is_log : whole numbers, shown on a logarithmic axis
+    is_whole : counts, whose bars must hold whole numbers
     is_rare : zero for nearly all cells, so that the number of cells is shown logarithmically
     limits : smallest and largest value that a filter lets pass, None where there is none
     """
 
     label: str
     column: pd.Series
-    is_log: bool = False
+    is_whole: bool = False
     is_rare: bool = False
     limits: tuple[float | None, float | None] = (None, None)
 
@@ -171,42 +171,39 @@ def _grey_edges(values: np.ndarray) -> np.ndarray:
 
 
 def _measure(
-    cells: pd.DataFrame, column: str, label: str, is_log: bool, limits: tuple[float | None, float | None]
+    cells: pd.DataFrame, column: str, label: str, is_whole: bool, limits: tuple[float | None, float | None]
 ) -> Measure | None:
-    return Measure(label, cells[column], is_log, limits=limits) if column in cells else None
+    return Measure(label, cells[column], is_whole, limits=limits) if column in cells else None
 
 
 def _draw_histogram(axes: Axes, measure: Measure, kept: np.ndarray) -> None:
     values = measure.column.to_numpy(float)
     finite = np.isfinite(values)
-    zeros = int((values[finite] <= 0).sum()) if measure.is_log else 0
-    shown = finite & (values > 0) if measure.is_log else finite
-    bins = _bins(values[shown], measure.is_log)
-    groups = [values[shown & kept], values[shown & ~kept]]
+    bins = _bins(values[finite], measure.is_whole)
+    groups = [values[finite & kept], values[finite & ~kept]]
     colours = [plots.KEPT_COLOUR, plots.REMOVED_COLOUR]
     axes.hist(groups, bins=bins, stacked=True, color=colours, label=["kept", "removed"])  # type: ignore[arg-type]
-    if measure.is_log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
     for limit in measure.limits:
         if limit is not None and bins[0] <= limit <= bins[-1]:
-            axes.axvline(limit - 0.5 if measure.is_log else limit, color="black", linestyle="--", linewidth=1)
+            axes.axvline(limit - 0.5 if measure.is_whole else limit, color="black", linestyle="--", linewidth=1)
     if measure.is_rare:
         axes.set_yscale("log")
     median = np.median(values[finite & kept]) if (finite & kept).any() else np.nan
-    note = f", {zeros} at zero not shown" if zeros else ""
+    beyond = int((values[finite] > bins[-1]).sum())
+    note = f", {beyond} beyond the axis" if beyond else ""
     axes.set_title(f"{measure.label}\nmedian of kept {median:.3g}{note}", fontsize=9)
     axes.set_ylabel("cells")
 
 
-def _bins(values: np.ndarray, is_log: bool) -> np.ndarray:
+def _bins(values: np.ndarray, is_whole: bool) -> np.ndarray:
     if values.size == 0:
-        return np.linspace(0.5, 1.5, 3)
-    # the last percent of a long tail would squeeze everything else into one bar
-    top = float(max(np.percentile(values, 99.8), values.min()))
-    if is_log:
-        # counts are whole numbers: edges between them, so that no bar is empty for lack of numbers
-        return np.unique(np.round(np.geomspace(values.min(), top + 1, BINS))) - 0.5
+        return np.linspace(0, 1, 3)
+    # the last half percent of a long tail would squeeze everything else into a corner
+    top = float(max(np.percentile(values, 99.5), values.min()))
+    if is_whole:
+        # edges lie between whole numbers and all bars hold equally many, or they would be high and low by turns
+        width = max(1, round(top / BINS))
+        return np.arange(0, top + width + 1, width) - 0.5
     return np.linspace(min(values.min(), 0.0), top * 1.02 + 1e-9, BINS)
 
 

@@ -169,26 +169,26 @@ def draw_removed(field: Field, cells: pd.DataFrame) -> Picture:
 
 
 def choose_windows(x_um: np.ndarray, y_um: np.ndarray, size_um: tuple[float, float], side_um: float) -> list[Box]:
-    """Return the boxes of two windows, the fullest one and one of middling density, where there are cells.
+    """Return the boxes of two windows, at the fullest place and at one of middling density.
 
-    Windows lie on a grid and inside the slide, so that the same slide always shows the same places.
+    Places are squares of a grid, windows are centred on the cells of theirs and lie inside the slide; the same slide
+    always shows the same windows.
     """
     width, height = size_um
     side = min(side_um, width, height)
-    columns, rows = max(int(width // side), 1), max(int(height // side), 1)
     inside = (x_um >= 0) & (x_um < width) & (y_um >= 0) & (y_um < height)  # False where a position is not known
-    column = np.minimum((x_um[inside] // side).astype(int), columns - 1)
-    row = np.minimum((y_um[inside] // side).astype(int), rows - 1)
-    counts = np.bincount(row * columns + column, minlength=rows * columns)
-    filled = np.flatnonzero(counts)
+    x, y = x_um[inside], y_um[inside]
+    square = (y // side).astype(int) * (int(width // side) + 1) + (x // side).astype(int)
+    filled, counts = np.unique(square, return_counts=True)
     if filled.size == 0:
         return [(0.0, 0.0, side, side)]
-    order = filled[np.argsort(-counts[filled], kind="stable")]
-    chosen = dict.fromkeys([order[0], order[len(order) // 2]])
-    return [
-        ((i % columns) * side, (i // columns) * side, (i % columns + 1) * side, (i // columns + 1) * side)
-        for i in chosen
-    ]
+    order = filled[np.argsort(-counts, kind="stable")]
+    boxes = []
+    for place in dict.fromkeys([order[0], order[len(order) // 2]]):
+        left = min(max(float(np.median(x[square == place])) - side / 2, 0.0), width - side)
+        top = min(max(float(np.median(y[square == place])) - side / 2, 0.0), height - side)
+        boxes.append((left, top, left + side, top + side))
+    return boxes
 
 
 def _draw_window_row(row: Sequence[Axes], window: Window, name: str) -> None:

@@ -71,7 +71,7 @@ def _position(rule: str) -> tuple[int, str]:
 
 def draw_runtime(rules: pd.DataFrame) -> Picture:
     """Return bars of time and memory per rule: the median job as a bar, the largest as a mark."""
-    with plots.new_figure(9.5, 0.9 + 0.32 * len(rules)) as figure:
+    with plots.new_figure(9.5, 1.1 + 0.32 * len(rules)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         places = np.arange(len(rules))
         for axes, median, largest, colour, label in (
@@ -86,7 +86,7 @@ def draw_runtime(rules: pd.DataFrame) -> Picture:
             axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         left.set_yticks(places, rules["rule"])
         left.invert_yaxis()
-        left.legend(fontsize=8, loc="lower right")
-        plots.set_margins(figure, 1.0, 0.2, 0.5, 0.1, between=(0.3, 0))
+        figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="upper right", ncols=2)
+        plots.set_margins(figure, 1.0, 0.2, 0.5, 0.3, between=(0.3, 0))
         caption = "Run time and peak memory per rule, as Snakemake measured them; very short jobs have no memory value."
         return Picture("runtime", "Run time and memory", caption, plots.to_png(figure))
