@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     params = read_params(args)
+    if args.truth is None:  # counterfactual images take time and nobody will see them
+        params = dataclasses.replace(params, n_counterfactuals=0)
     slide = simulate_slide(params, np.random.default_rng(params.seed))
     write_bundle(slide, args.bundle, params.layout)
     if args.truth is not None:
@@ -72,14 +75,23 @@ def _slide_entry(path: Path, slide: str | None) -> dict[str, Any]:
         raise SpatiaError(f"{path}: expected YAML, found something else ({problem})") from None
     if not isinstance(content, dict) or not set(content) <= {"defaults", "slides"}:
         raise SpatiaError(f"{path}: expected the keys defaults and slides, found {_keys_of(content)}")
-    slides = content.get("slides") or {}
+    slides = _mapping(path, "`slides`", content.get("slides"))
     if slide is None:
         raise SpatiaError(f"{path}: --params needs --slide, one of {', '.join(slides)}")
     if slide not in slides:
         raise SpatiaError(
             f"{path}: no slide {slide!r} under `slides`, which has {', '.join(slides)}; add an entry `{slide}: {{}}`"
         )
-    return {**(content.get("defaults") or {}), **(slides[slide] or {})}
+    return {
+        **_mapping(path, "`defaults`", content.get("defaults")),
+        **_mapping(path, f"slide {slide!r}", slides[slide]),
+    }
+
+
+def _mapping(path: Path, what: str, content: Any) -> dict[str, Any]:
+    if content is not None and not isinstance(content, dict):
+        raise SpatiaError(f"{path}: expected {what} to be a mapping of keys to values, found {content!r}")
+    return content or {}
 
 
 def _keys_of(content: object) -> str:

@@ -18,11 +18,11 @@ PARAMETERS = {
     "log_stretch": (0.25, "log of long axis / short axis"),
     "wobble": (0.03, "amplitude of the outline's harmonics"),
     "logit_nucleus": (0.55, "logit of nucleus area / cell area"),
-    "log_dapi": (0.36, "log of DAPI, photons per pixel of the nucleus"),
+    "log_dapi": (0.41, "log of DAPI, photons per pixel of the nucleus"),
     "log_grain": (0.35, "log of the chromatin's contrast"),
     "log_membrane": (0.85, "log of the boundary stain at the membrane"),
     "log_boundary": (0.85, "log of the boundary stain in the cytoplasm"),
-    "log_rna": (0.60, "log of the interior RNA stain in the cytoplasm"),
+    "log_rna": (0.63, "log of the interior RNA stain in the cytoplasm"),
     "log_protein": (0.90, "log of the interior protein stain in the cytoplasm"),
     "log_streak": (0.35, "log of the contrast of fibres in the interior protein stain"),
 }
@@ -42,7 +42,7 @@ _REGIONAL_PART = {
 # lineage -> the look of its first state, in the order of PARAMETERS
 _LINEAGE_LOOK = {
     "epithelial": (4.72, 0.20, 0.050, -0.70, 2.45, -1.9, 2.75, 2.25, 2.35, -1.2, -0.6),
-    "T cell": (3.42, 0.12, 0.045, 0.75, 2.45, -1.6, 1.80, 1.75, 1.65, 0.8, -0.4),
+    "T cell": (3.42, 0.12, 0.045, 0.75, 2.34, -1.6, 1.80, 1.75, 1.65, 0.8, -0.4),
     "endothelial": (3.66, 0.95, 0.065, 0.20, 2.20, -1.8, 1.20, 1.65, 1.85, 2.2, 0.0),
     "fibroblast": (3.63, 0.95, 0.080, 0.35, 2.15, -1.8, 0.85, 1.60, 1.70, 2.2, 0.3),
     "macrophage": (3.93, 0.25, 0.085, -0.20, 2.20, -1.8, 1.45, 1.85, 2.00, 1.6, 0.0),
@@ -67,7 +67,7 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
         "logit_nucleus": 0.35,
         "log_membrane": -0.55,
         "log_boundary": -0.45,
-        "log_rna": -0.45,
+        "log_rna": -0.35,
         "log_protein": 1.50,
         "log_streak": 0.4,
     },

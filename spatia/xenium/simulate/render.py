@@ -167,14 +167,14 @@ def _cell_light(
     chromatin = np.clip(1 + strength["log_grain"] * (0.8 * fine + 0.6 * coarse), 0.15, None)
     dome = 1.12 - 0.25 * np.minimum(distance, 1) ** 2
     streaks = np.clip(1 + strength["log_streak"] * (0.9 * fibre + 0.5 * fine), 0.05, None)
-    rough = np.clip(1 + 0.30 * coarse + 0.14 * fine, 0.1, None)
+    rough = np.clip(1 + 0.34 * coarse + 0.17 * fine, 0.1, None)
     nucleolus = nucleus * (fine > 1.5)
     return np.stack(
         [
             strength["log_dapi"] * (nucleus * chromatin * dome + 0.03 * inside),
             strength["log_membrane"] * rim * (1 + 0.15 * coarse)
             + strength["log_boundary"] * inside * (1 - 0.55 * nucleus) * rough,
-            strength["log_rna"] * (inside * (1 - 0.78 * nucleus) * rough + 0.7 * nucleolus),
+            strength["log_rna"] * (inside * (1 - 0.78 * nucleus) * rough + 0.75 * nucleolus),
             strength["log_protein"] * (0.45 * inside + 0.55 * rim) * (1 - 0.5 * nucleus) * streaks,
         ]
     )
