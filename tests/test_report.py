@@ -405,6 +405,20 @@ def test_measures_a_slide_lacks_are_left_out():
     assert np.isnan(figures.control_rate(cells)[0])
 
 
+def test_bars_of_whole_numbers_hold_equally_many():
+    edges = figures.histogram_bins(np.arange(200.0), is_whole=True, is_rare=False)
+    assert set(np.diff(edges)) == {4}
+    assert edges[0] == -0.5
+    few = figures.histogram_bins(np.array([0.0, 1, 2]), is_whole=True, is_rare=False)
+    assert few[:3].tolist() == [-0.5, 0.5, 1.5]
+
+
+def test_rare_values_are_on_the_axis():
+    values = np.r_[np.zeros(1000), 0.03]
+    assert figures.histogram_bins(values, is_whole=False, is_rare=True)[-1] > 0.03
+    assert figures.histogram_bins(np.zeros(5), is_whole=False, is_rare=True)[-1] == 1
+
+
 # --- run time ---
 
 

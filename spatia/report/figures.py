@@ -179,7 +179,7 @@ def _measure(
 def _draw_histogram(axes: Axes, measure: Measure, kept: np.ndarray) -> None:
     values = measure.column.to_numpy(float)
     finite = np.isfinite(values)
-    bins = _bins(values[finite], measure.is_whole)
+    bins = histogram_bins(values[finite], measure.is_whole, measure.is_rare)
     groups = [values[finite & kept], values[finite & ~kept]]
     colours = [plots.KEPT_COLOUR, plots.REMOVED_COLOUR]
     axes.hist(groups, bins=bins, stacked=True, color=colours, label=["kept", "removed"])  # type: ignore[arg-type]
@@ -195,16 +195,17 @@ def _draw_histogram(axes: Axes, measure: Measure, kept: np.ndarray) -> None:
     axes.set_ylabel("cells")
 
 
-def _bins(values: np.ndarray, is_whole: bool) -> np.ndarray:
+def histogram_bins(values: np.ndarray, is_whole: bool, is_rare: bool) -> np.ndarray:
+    """Return the bars' edges for ``values``, finite numbers; what the flags mean stands in :class:`Measure`."""
     if values.size == 0:
         return np.linspace(0, 1, 3)
-    # the last half percent of a long tail would squeeze everything else into a corner
-    top = float(max(np.percentile(values, 99.5), values.min()))
+    # the last half percent of a long tail squeezes everything else into a corner; of rare values it is all there is
+    top = float(values.max() if is_rare else max(np.percentile(values, 99.5), values.min()))
     if is_whole:
         # edges lie between whole numbers and all bars hold equally many, or they would be high and low by turns
         width = max(1, round(top / BINS))
         return np.arange(0, top + width + 1, width) - 0.5
-    return np.linspace(min(values.min(), 0.0), top * 1.02 + 1e-9, BINS)
+    return np.linspace(min(values.min(), 0.0), top * 1.02 or 1.0, BINS)
 
 
 def _draw_grey_histogram(axes: Axes, name: str, counts: np.ndarray, limits: tuple[float, float] | None) -> None:
