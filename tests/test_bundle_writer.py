@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import h5py
@@ -27,6 +28,7 @@ from spatia.xenium.simulate.bundle import write_bundle
 from spatia.xenium.simulate.outlines import outline_labels
 from spatia.xenium.simulate.slide import LAYOUTS
 
+planted = cache(toy.toy_slide)  # drawn once per layout
 OLD, NEW = ("1.0", "1.4"), ("2.0", "3.0", "4.0")
 
 
@@ -57,7 +59,7 @@ def _open_zarr(folder: Path) -> zarr.Group:
 
 
 def _label_of_id(layout: str) -> dict[str, int]:
-    ids = toy.toy_slide(layout).cell_ids(layout)
+    ids = planted(layout).cell_ids(layout)
     return dict(zip(ids, range(1, len(ids) + 1), strict=True))
 
 
@@ -70,7 +72,7 @@ def _full(element) -> np.ndarray:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_reader_sees_the_planes_and_their_names(read, layout):
-    slide = toy.toy_slide(layout)
+    slide = planted(layout)
     np.testing.assert_array_equal(_full(read[layout]["morphology_focus"]), slide.focus)
     if layout in NEW:  # before, the reader names no channels
         assert tuple(read[layout]["morphology_focus"]["scale0"].image.c.values) == slide.stains
@@ -78,12 +80,12 @@ def test_reader_sees_the_planes_and_their_names(read, layout):
 
 @pytest.mark.parametrize("layout", OLD)
 def test_reader_sees_the_projection_of_old_layouts(read, layout):
-    np.testing.assert_array_equal(_full(read[layout]["morphology_mip"])[0], toy.toy_slide(layout).stack.max(axis=0))
+    np.testing.assert_array_equal(_full(read[layout]["morphology_mip"])[0], planted(layout).stack.max(axis=0))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_reader_sees_the_counts_of_each_cell(read, layout):
-    slide, table = toy.toy_slide(layout), read[layout]["table"]
+    slide, table = planted(layout), read[layout]["table"]
     label = [_label_of_id(layout)[str(cell)] for cell in table.obs["cell_id"]]
     assert sorted(label) == list(range(1, toy.N_CELLS + 1))
     assert label != sorted(label)  # ids are not in the order of labels: the join is tested
@@ -94,7 +96,7 @@ def test_reader_sees_the_counts_of_each_cell(read, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_reader_sees_masks_that_fit_ids_and_outlines(read, layout):
-    slide, sdata = toy.toy_slide(layout), read[layout]
+    slide, sdata = planted(layout), read[layout]
     mask = _full(sdata["cell_labels"])
     ids = sdata["table"].obs["cell_id"].astype(str).to_numpy()
     outlines = sdata["cell_boundaries"].set_axis(sdata["cell_boundaries"].index.astype(str))
@@ -108,7 +110,7 @@ def test_reader_sees_masks_that_fit_ids_and_outlines(read, layout):
 def test_reader_sees_nuclei_inside_their_cells(read, layout):
     sdata = read[layout]
     nuclei, cells = _full(sdata["nucleus_labels"]), _full(sdata["cell_labels"])
-    np.testing.assert_array_equal(nuclei > 0, toy.toy_slide(layout).nucleus_labels > 0)
+    np.testing.assert_array_equal(nuclei > 0, planted(layout).nucleus_labels > 0)
     numbers = range(1, nuclei.max() + 1)
     owner = {number: set(cells[nuclei == number]) for number in numbers if (nuclei == number).any()}
     assert all(len(cells_of_nucleus) == 1 for cells_of_nucleus in owner.values())
@@ -126,7 +128,7 @@ def test_a_nucleus_outline_lies_on_its_own_mask(read, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_transcripts_add_up_to_the_counts(read, layout):
-    slide, points = toy.toy_slide(layout), read[layout]["transcripts"].compute()
+    slide, points = planted(layout), read[layout]["transcripts"].compute()
     good = points[points["qv"] >= 20]
     label = good["cell_id"].map(lambda cell: cell.decode() if isinstance(cell, bytes) else str(cell))
     label = label.map(_label_of_id(layout)).fillna(0).astype(int)
@@ -141,7 +143,7 @@ def test_transcripts_add_up_to_the_counts(read, layout):
 def test_reader_sees_the_he_image_where_the_morphology_is(read, layout):
     from spatialdata.transformations import get_transformation
 
-    slide, element = toy.toy_slide(layout), read[layout]["he_image"]
+    slide, element = planted(layout), read[layout]["he_image"]
     np.testing.assert_array_equal(_full(element), np.moveaxis(slide.he, -1, 0))
     matrix = get_transformation(element, to_coordinate_system=keys.GLOBAL)
     matrix = matrix.to_affine_matrix(("x", "y"), ("x", "y"))
@@ -178,7 +180,7 @@ def test_what_the_slide_lacks_is_not_written(tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_stack_is_whole_and_halved(bundles, layout):
-    slide = toy.toy_slide(layout)
+    slide = planted(layout)
     with tifffile.TiffFile(bundles[layout] / "morphology.ome.tif") as tiff:
         assert tiff.series[0].axes == "ZYX"
         levels = [level.asarray() for level in tiff.series[0].levels]
@@ -210,7 +212,7 @@ def test_csv_twins_hold_the_same_as_parquet(bundles, layout):
 
 
 def test_cell_table_sums_counts_by_kind(bundles):
-    slide = toy.toy_slide("3.0")
+    slide = planted("3.0")
     table = pd.read_parquet(bundles["3.0"] / "cells.parquet")
     label = table["cell_id"].map(_label_of_id("3.0")).to_numpy()
     counts = slide.counts.toarray()[label - 1]
@@ -262,7 +264,7 @@ def test_names_may_hold_anything(tmp_path):
     sdata = _read(folder)
     assert "he_image" in sdata.images
     assert json.loads((folder / "experiment.xenium").read_text(encoding="utf-8"))["run_name"] == name
-    np.testing.assert_array_equal(_full(sdata["morphology_focus"]), toy.toy_slide("4.0").focus)
+    np.testing.assert_array_equal(_full(sdata["morphology_focus"]), planted("4.0").focus)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -317,7 +319,7 @@ def test_a_slide_without_cells_is_written(tmp_path):
 )
 def test_what_a_layout_cannot_hold_is_refused(tmp_path, change, layout, message):
     with pytest.raises(ValueError, match=message):
-        write_bundle(replace(toy.toy_slide("3.0"), **change), tmp_path / "bundle", layout)
+        write_bundle(replace(planted("3.0"), **change), tmp_path / "bundle", layout)
     assert list(tmp_path.iterdir()) == []
 
 
