@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from spatia.cells.crops import Crops
 
+Tamper = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+MARGIN = 150  # px around a window in which all of a cell is expected
+
 
 def limits_of(stain: np.ndarray, low_percentile: str, high_percentile: str) -> tuple[int, int]:
-    """Return the two percentiles of a whole image by sorting it: the value of rank ceil(p * n)."""
-    ordered = np.sort(stain, axis=None)
-    ranks = (math.ceil(Fraction(percentile) / 100 * ordered.size) for percentile in (low_percentile, high_percentile))
-    low, high = (int(ordered[max(rank, 1) - 1]) for rank in ranks)
-    return low, high
+    """Return the two percentiles of a whole image: the pixels of rank ceil(p * n) if they were sorted."""
+    shares = (Fraction(percentile) / 100 for percentile in (low_percentile, high_percentile))
+    ranks = [max(math.ceil(share * stain.size), 1) - 1 for share in shares]
+    low, high = np.partition(stain, ranks, axis=None)[ranks]
+    return int(low), int(high)
 
 
 def to_8_bit(stain: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -26,7 +29,7 @@ def to_8_bit(stain: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def crop_cell(labels: np.ndarray, image: np.ndarray, label: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return frame (c, window, window) and mask of one cell of a whole 8-bit image (c, y, x)."""
+    """Return frame (c, window, window) and mask of one cell of an 8-bit image (c, y, x)."""
     ys, xs = np.nonzero(labels == label)
     y0 = ys.min() + math.floor((ys.max() + 1 - ys.min() - window) / 2)
     x0 = xs.min() + math.floor((xs.max() + 1 - xs.min() - window) / 2)
@@ -39,16 +42,49 @@ def crop_cell(labels: np.ndarray, image: np.ndarray, label: int, window: int) ->
     return frame, mask
 
 
-def share_equal(crops: Crops, rows: Sequence[int], labels: np.ndarray, image: np.ndarray) -> float:
+def unchanged(labels: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as they are."""
+    return labels, image
+
+
+# what a comparison that is worth something must notice, applied to labels (y, x) and image (c, y, x)
+TAMPERINGS = {
+    "column off by one": lambda labels, image: (labels, np.roll(image, 1, axis=2)),
+    "row off by one": lambda labels, image: (labels, np.roll(image, 1, axis=1)),
+    "half a pixel off": lambda labels, image: (labels, half_pixel_shift(image)),
+    "transposed": lambda labels, image: (labels.T, image.transpose(0, 2, 1)),
+}
+
+
+def share_equal(
+    crops: Crops, rows: Sequence[int], labels: np.ndarray, image: np.ndarray, tamper: Tamper = unchanged
+) -> float:
     """Return the share of cells whose stored frame and mask equal the reference's, bit for bit.
 
-    ``image`` (c, y, x) is 8 bit already; ``labels`` and ``image`` may be tampered with, to see that it shows.
+    ``labels`` and ``image`` (c, y, x, 8 bit already) are the whole slide; ``tamper`` changes what the reference
+    sees of it. Only the surroundings of a cell are looked through, after checking that they hold all of it.
     """
+    n_px = np.bincount(labels.ravel())
     equal = 0
     for row in rows:
-        frame, mask = crop_cell(labels, image, int(crops.index["cell_label"].iloc[row]), crops.window_px)
+        label = int(crops.index["cell_label"].iloc[row])
+        y0, x0 = int(crops.columns["y0"][row]), int(crops.columns["x0"][row])
+        y, x = (slice(max(start - MARGIN, 0), start + crops.window_px + MARGIN) for start in (y0, x0))
+        assert np.count_nonzero(labels[y, x] == label) == n_px[label]
+        frame, mask = crop_cell(*tamper(labels[y, x], image[:, y, x]), label, crops.window_px)
         equal += np.array_equal(crops.frame(row), frame) and np.array_equal(crops.mask(row), mask)
     return equal / len(rows)
+
+
+def share_placed(crops: Crops, rows: Sequence[int], labels: np.ndarray) -> float:
+    """Return the share of unclipped cells whose mask box lies on the slide where the index says."""
+    placed = 0
+    for row in rows:
+        y, x, h, w = (int(crops.columns[name][row]) for name in ("box_y", "box_x", "box_h", "box_w"))
+        y, x = y + int(crops.columns["y0"][row]), x + int(crops.columns["x0"][row])
+        is_cell = labels[y : y + h, x : x + w] == crops.index["cell_label"].iloc[row]
+        placed += np.array_equal(is_cell, crops.box_mask(row))
+    return placed / len(rows)
 
 
 def half_pixel_shift(image: np.ndarray) -> np.ndarray:

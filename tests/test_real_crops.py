@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from reference_crops import half_pixel_shift, limits_of, share_equal, to_8_bit
+from reference_crops import TAMPERINGS, limits_of, share_equal, share_placed, to_8_bit
 
 from spatia import keys
 from spatia.cells.crops import open_crops
@@ -23,7 +23,7 @@ def run(*words):
 
 @pytest.fixture(scope="module", params=SLIDES)
 def slide(request, real_data, tmp_path_factory):
-    """Ingest, QC without filters and crop one real slide; return (store, crops, cells in the bundle)."""
+    """Ingest, QC without filters and crop one real slide; return its store, crops, whole labels and 8-bit image."""
     folder = tmp_path_factory.mktemp(request.param)
     for stage, params in (("ingest", "{}"), ("qc", NO_FILTERS), ("crop", "{}")):
         (folder / f"{stage}.yaml").write_text(params)
@@ -36,36 +36,26 @@ def slide(request, real_data, tmp_path_factory):
     found = ("--cells", cells, "--histograms", histograms)
     run("qc", *given, "--params", folder / "qc.yaml", *found, "--summary", folder / "qc.json")
     run("crop", *given, "--params", folder / "crop.yaml", *found, "--out", folder / "crops")
-    return open_slide(zarr), open_crops(folder / "crops")
-
-
-def whole_slide(store):
+    store = open_slide(zarr)
     image = np.stack([to_8_bit(stain, *limits_of(stain, "0.1", "99.9")) for stain in np.asarray(store.image[:])])
-    return np.asarray(store.cell_labels[:]), image
+    return store, open_crops(folder / "crops"), np.asarray(store.cell_labels[:]), image
 
 
 def test_random_cells_equal_the_slow_reference(slide):
-    store, crops = slide
+    _, crops, labels, image = slide
     assert len(crops) == {"pancreas_a": 6830, "pancreas_b": 7911, "ileum": 23}[crops.slide]
-    labels, image = whole_slide(store)
     rng = np.random.default_rng(20)
     rows = rng.permutation(len(crops))[:N_RANDOM]
     assert share_equal(crops, rows, labels, image) == 1.0
-    # the comparison is worth something: what is a pixel or half a pixel off, or turned, does not pass
+    assert share_placed(crops, rows, labels) == 1.0
     few = rows[crops.columns["n_pixels"][rows] > 300][:N_TAMPERED]
-    tampered = {
-        "column off by one": (labels, np.roll(image, 1, axis=2)),
-        "row off by one": (labels, np.roll(image, 1, axis=1)),
-        "half a pixel off": (labels, half_pixel_shift(image)),
-        "transposed": (labels, np.ascontiguousarray(image.transpose(0, 2, 1)).reshape(image.shape)),
-    }
-    for name, (wrong_labels, wrong_image) in tampered.items():
-        assert share_equal(crops, few, wrong_labels, wrong_image) == 0.0, name
+    for name, tamper in TAMPERINGS.items():
+        assert share_equal(crops, few, labels, image, tamper) == 0.0, name
+    assert share_placed(crops, few, np.roll(labels, 1, axis=0)) == 0.0
 
 
 def test_clipped_and_edge_cells_equal_the_slow_reference(slide):
-    store, crops = slide
-    labels, image = whole_slide(store)
+    _, crops, labels, image = slide
     beyond = (crops.columns["y0"] < 0) | (crops.columns["x0"] < 0)
     rows = np.flatnonzero(crops.index["is_clipped"].to_numpy() | beyond)[:20]
     rows = np.concatenate([rows, [0, len(crops) - 1]])
@@ -73,7 +63,7 @@ def test_clipped_and_edge_cells_equal_the_slow_reference(slide):
 
 
 def test_order_is_tissue_by_tissue(slide):
-    store, crops = slide
+    store, crops, _, _ = slide
     size = keys.CHUNK_PX
     centre_y, centre_x = crops.columns["y0"] + crops.window_px // 2, crops.columns["x0"] + crops.window_px // 2
     tissue = centre_y // size * -(-store.shape_px[1] // size) + centre_x // size
