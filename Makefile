@@ -35,7 +35,7 @@ real: $(READY)  ## real slides: make real DATA=folder that holds the bundles of 
 	@echo "open runs/real/results/report.html"
 
 test: $(READY)  ## all tests
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
 
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ def make_run(folder: Path, slides: list[str], side_px: int = 512) -> Path:
         "defaults": {
             "width_px": side_px,
             "height_px": side_px,
+            "n_stains": 1,
             "stack": False,
             "transcripts": False,
             "n_counterfactuals": 2,
