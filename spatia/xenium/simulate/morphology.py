@@ -42,7 +42,7 @@ _REGIONAL_PART = {
 # lineage -> the look of its first state, in the order of PARAMETERS
 _LINEAGE_LOOK = {
     "epithelial": (4.72, 0.20, 0.050, -0.70, 2.45, -1.9, 2.75, 2.25, 2.35, -1.2, -0.6),
-    "T cell": (3.42, 0.12, 0.045, 0.75, 2.34, -1.6, 1.80, 1.75, 1.65, 0.8, -0.4),
+    "T cell": (3.46, 0.12, 0.045, 0.62, 2.34, -1.6, 1.80, 1.75, 1.65, 0.8, -0.4),
     "endothelial": (3.66, 0.95, 0.065, 0.20, 2.20, -1.8, 1.20, 1.65, 1.85, 2.2, 0.0),
     "fibroblast": (3.63, 0.95, 0.080, 0.35, 2.15, -1.8, 0.85, 1.60, 1.70, 2.2, 0.3),
     "macrophage": (3.93, 0.25, 0.085, -0.20, 2.20, -1.8, 1.45, 1.85, 2.00, 1.6, 0.0),
@@ -60,7 +60,7 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
         "log_protein": 1.10,
         "log_streak": 0.5,
     },
-    "Epi_CENPF+": {"log_area": 0.30, "logit_nucleus": 0.40, "log_dapi": 0.35, "log_grain": 0.55, "log_rna": 0.25},
+    "Epi_CENPF+": {"log_area": 0.24, "logit_nucleus": 0.32, "log_dapi": 0.24, "log_grain": 0.55, "log_rna": 0.22},
     "mgEpi_KRT14+": {
         "log_area": -0.40,
         "log_stretch": 0.60,
@@ -73,8 +73,8 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
     },
     "Epi_normal": {
         "log_area": -0.15,
-        "log_dapi": -0.15,
-        "log_membrane": 0.30,
+        "log_dapi": -0.05,
+        "log_membrane": 0.18,
         "log_rna": -0.10,
         "logit_nucleus": -0.15,
     },
@@ -95,7 +95,7 @@ STATE_CHANGE: dict[str, dict[str, float]] = {
 # (state, niche) -> further change; a transition whose target stands here carries a niche effect
 NICHE_EFFECT: dict[tuple[str, str], dict[str, float]] = {
     ("EMT-Epi1_CEACAM6+", "front"): {"log_area": 0.15, "log_stretch": 0.40, "log_protein": 0.60},
-    ("Epi_CENPF+", "front"): {"log_dapi": 0.22, "logit_nucleus": 0.30},
+    ("Epi_CENPF+", "front"): {"log_dapi": 0.18, "logit_nucleus": 0.30},
     ("mgEpi_KRT14+", "front"): {"log_protein": -0.50, "log_stretch": -0.15},
     ("eff_CD8+T1", "stroma_hot"): {"log_area": 0.25, "log_rna": 0.35},
 }
