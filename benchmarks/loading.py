@@ -40,7 +40,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from spatia.io import write_sparse
-from spatia.learn.dataset import BatchOrder, CellDataset, LoadParams
+from spatia.learn.dataset import CellDataset, LoadParams
+from spatia.learn.order import BatchOrder
 from spatia.learn.slides import SlideFiles
 
 STAINS = ("DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin")

@@ -15,7 +15,8 @@ from toy_crops import HE, NICHE, TISSUE, WINDOW, cut, write_toy
 from spatia.config import params_from_dict
 from spatia.errors import SpatiaError
 from spatia.io import write_sparse
-from spatia.learn.dataset import BatchOrder, CellDataset, LoadParams
+from spatia.learn.dataset import CellDataset, LoadParams
+from spatia.learn.order import BatchOrder
 from spatia.learn.sampling import batches_of_rank, cut_batches, plan_epoch
 from spatia.learn.slides import SlideFiles, map_counts
 

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from spatia.learn.dataset import BatchOrder, CellDataset, LoadParams
+from spatia.learn.dataset import CellDataset, LoadParams
+from spatia.learn.order import BatchOrder
 from spatia.learn.slides import SlideFiles
 from spatia.xenium.store import open_slide
 
@@ -24,7 +25,8 @@ def files(real_data, root, tmp_path_factory):
     files = SlideFiles.of_run(run, "a")
     params, qc, store = root / "config" / "stages", run / "results" / "qc" / "a", files.image
     cells, histograms = qc / "cells.parquet", qc / "histograms.npz"
-    spatia("ingest", real_data / "xenium_pancreas_a", "--slide", "a", "--species", "human", "--roi-um", "435,435,870,870",
+    roi = "435,435,870,870"  # 1,300 cells
+    spatia("ingest", real_data / "xenium_pancreas_a", "--slide", "a", "--species", "human", "--roi-um", roi,
            "--params", params / "ingest.yaml", "--zarr", store, "--record", store.with_name("ingest.json"))  # fmt: skip
     spatia("qc", "--slide", "a", "--zarr", store, "--params", params / "qc.yaml",
            "--cells", cells, "--summary", qc / "qc.json", "--histograms", histograms)  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatia.learn import unpack
+from spatia.learn.frames import fill_floats, fill_frames
 from spatia.learn.parcel import Place, pack_tensors, unpack_tensors
 
 Tree = TypeVar("Tree")
@@ -110,7 +110,7 @@ class CellBatch:
         n_stains, window = self.tokens.shape[1], self.window_px
         frames = torch.zeros(len(self), n_stains, window, window, dtype=torch.uint8)
         masks = torch.zeros(len(self), window, window, dtype=torch.bool)
-        unpack.fill_frames(*self._token_arrays(), frames.numpy(), masks.numpy())  # type: ignore[call-arg]
+        fill_frames(*self._token_arrays(), frames.numpy(), masks.numpy())  # type: ignore[call-arg]
         return frames, masks
 
     def floats(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:
@@ -133,7 +133,7 @@ class CellBatch:
             return self._floats_on_device(torch.from_numpy(table))
         frames = torch.zeros(len(self), n_stains, window, window)
         has_stain = self.has_stain[self.slide].numpy()
-        unpack.fill_floats(*self._token_arrays(), table, has_stain, frames.numpy())  # type: ignore[call-arg]
+        fill_floats(*self._token_arrays(), table, has_stain, frames.numpy())  # type: ignore[call-arg]
         return frames
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CellBatch:

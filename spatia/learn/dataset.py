@@ -1,7 +1,8 @@
 """Crops, tiles and counts of many slides -> shuffled batches of whole niches.
 
 ``CellDataset`` answers "batch ``number`` of epoch ``epoch``" and keeps no other state, so the same batches come in
-the same order from any number of loader workers, and training resumes by asking for the next number:
+the same order from any number of loader workers, and training resumes by asking for the next number
+(:mod:`spatia.learn.order`):
 
     order = BatchOrder(dataset)
     for batch in DataLoader(dataset, sampler=order, batch_size=None, num_workers=2): ...
@@ -18,13 +19,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from spatia.cells.scaling import HE_STAINS
 from spatia.errors import SpatiaError
 from spatia.learn.batches import CellBatch, SparseCounts
 from spatia.learn.niches import BatchPart, group_niches, join_niches, split_by_slide
-from spatia.learn.sampling import EpochPlan, batches_of_rank, plan_epoch
+from spatia.learn.sampling import EpochPlan, plan_epoch
 from spatia.learn.slides import CountRows, Slide, SlideFiles, open_slide_files
 from spatia.learn.unpack import unpack_tokens
 from spatia.learn.windows import ChunkCache, SlideImage, WindowPlaces, open_image, read_windows
@@ -238,75 +239,6 @@ class CellDataset(Dataset[CellBatch]):
     def _open_image(self, slide: int, level: int) -> SlideImage:
         files = self.files[slide]
         return open_image(files.image, files.name, self.slides[slide].crops.scaling, level)
-
-
-class BatchOrder(Sampler[BatchKey]):
-    """The batches one process reads in an epoch; the only place that knows how far training has come.
-
-    Parameters
-    ----------
-    dataset
-        Whose batches.
-    rank, world_size
-        Process ``rank`` of ``world_size``; together they read every batch once.
-    drop_last
-        Leave out a last batch that is not full, and the batches that not every rank would get.
-    epoch, step
-        Where to start; ``step`` counts this process's batches.
-    """
-
-    def __init__(
-        self,
-        dataset: CellDataset,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool = False,
-        epoch: int = 0,
-        step: int = 0,
-    ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank: expected 0 to {world_size - 1}, found {rank}")
-        self.dataset, self.rank, self.world_size, self.drop_last = dataset, rank, world_size, drop_last
-        self.epoch, self.step = epoch, step
-
-    def set_epoch(self, epoch: int, step: int = 0) -> None:
-        """Go to batch ``step`` of ``epoch``; call it before each epoch, or all epochs come in the same order."""
-        self.epoch, self.step = epoch, step
-
-    def state_after(self, batch: CellBatch) -> dict[str, int | str]:
-        """Return what to store so that training goes on behind ``batch``, however far workers have read ahead."""
-        step = batch.number // self.world_size + 1
-        return {"epoch": batch.epoch, "step": step, "order": self._fingerprint()}
-
-    def load_state(self, state: dict[str, int | str]) -> None:
-        """Go to where :meth:`state_after` was called.
-
-        Raises
-        ------
-        SpatiaError
-            If cells, parameters or the number of processes are not the same as then.
-        """
-        if state["order"] != self._fingerprint():
-            raise SpatiaError(
-                "resume: expected the cells, batching parameters and number of processes of the interrupted run, "
-                "found others; start at an epoch instead"
-            )
-        self.set_epoch(int(state["epoch"]), int(state["step"]))
-
-    def _fingerprint(self) -> str:
-        return f"{self.dataset.fingerprint()}-{self.world_size}-{int(self.drop_last)}"
-
-    def _numbers(self) -> NDArray[np.int64]:
-        plan = self.dataset.plan(self.epoch)
-        n_batches = plan.n_full(self.dataset.params.cells_per_batch) if self.drop_last else len(plan)
-        return batches_of_rank(n_batches, self.rank, self.world_size, self.drop_last)[self.step :]
-
-    def __len__(self) -> int:
-        return len(self._numbers())
-
-    def __iter__(self) -> Iterator[BatchKey]:
-        for number in self._numbers().tolist():
-            yield self.epoch, number
 
 
 def _join(arrays: Iterable[np.ndarray]) -> torch.Tensor:
