@@ -24,6 +24,7 @@ from spatia.config import QcParams, load_params, params_to_dict
 from spatia.errors import SpatiaError
 from spatia.io import write_arrays, write_json, write_table
 from spatia.progress import progress
+from spatia.stages.crop import limit_threads
 from spatia.xenium.store import SlideStore, open_slide
 
 FORMAT = 1  # of qc.json, cells.parquet and histograms.npz
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, filter, summarise, write."""
     params = load_params(args.params, QcParams)
     store = open_slide(args.zarr)
+    limit_threads()
     saturated_from = int(np.ceil(params.saturated_fraction * (n_values(store.image.dtype) - 1)))
     cells = read_expression(store)
     measures, histograms = measure(store, cells, saturated_from)
