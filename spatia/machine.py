@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 
 
 def available_cpus() -> int:
@@ -14,8 +13,3 @@ def available_cpus() -> int:
     """
     granted = os.environ.get("SLURM_CPUS_PER_TASK")
     return int(granted) if granted else len(os.sched_getaffinity(0))
-
-
-def peak_rss_bytes() -> int:
-    """Return the peak resident set size of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
