@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `real` where there are no real slides."""
+    """Start the longest tests first; skip tests marked `real` where there are no real slides."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
     if os.environ.get("SPATIA_REAL_DATA"):
         return
     for item in items:
