@@ -22,7 +22,7 @@ import numpy as np
 from tiled_bundle import write_tiled_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_RSS_BYTES = 10**9  # what the issue allows
+MAX_RSS_BYTES = 10**9  # the bar: 1 GB
 MAX_GROWTH = 1.25  # of peak memory from the smallest to the largest area
 
 PLAIN = """
