@@ -21,6 +21,7 @@ from spatia.errors import SpatiaError
 from spatia.xenium import library, masks, reading
 from spatia.xenium.he import open_he, read_alignment
 from spatia.xenium.layouts import AlignedImage, describe_bundle
+from spatia.xenium.outlines import from_shapes, from_vertices
 from spatia.xenium.rasters import Raster, count_levels
 from spatia.xenium.store import open_slide
 from spatia.xenium.window import Window, make_window, parse_roi
@@ -63,6 +64,11 @@ def labels_by_id(slide):
     return lookup[cell_labels], lookup[nucleus_labels]
 
 
+def fill(shapes, labels):
+    """Return labels from polygons as geopandas has them."""
+    return masks.fill_outlines(from_shapes(shapes.index.to_numpy(), shapes.geometry.to_numpy()), labels, PIXEL)
+
+
 # --- the whole slide ---
 
 
@@ -101,8 +107,9 @@ def test_arrays_are_stored_as_the_contract_says(whole):
 def test_every_outline_lies_on_its_mask(whole):
     slide, _ = whole
     labels = slide.read_cells()[keys.CELL_LABEL]
+    assert len(slide.read_outlines("cell")) == toy.N_CELLS
     for which, raster in (("cell", slide.cell_labels[:]), ("nucleus", slide.nucleus_labels[:])):
-        filled = masks.fill_outlines(slide.read_outlines(which), labels, PIXEL).read(0, toy.SHAPE[0], 0, toy.SHAPE[1])
+        filled = fill(slide.read_outlines(which), labels).read(0, toy.SHAPE[0], 0, toy.SHAPE[1])
         for label in labels[labels.index.isin(slide.read_outlines(which).index)]:
             both = ((filled == label) & (raster == label)).sum()
             assert both / ((filled == label) | (raster == label)).sum() > 0.8
@@ -174,26 +181,29 @@ def test_the_same_bundle_gives_the_same_bytes(bundle, whole, tmp_path):
 
 @pytest.mark.parametrize("layout", ["1.0", "1.4", "2.0", "3.0", "4.0"])
 def test_library_and_parts_read_the_same(tmp_path, layout):
+    from spatialdata_io import xenium
+
     bundle = describe_bundle(toy.toy_bundle(tmp_path / "bundle", layout))
     cells, counts = reading.read_cells(bundle.cells), reading.read_counts(bundle.matrix)
     assert library.why_not_library(bundle, cells, counts) is None
-    by_library, outlines = library.read_with_library(bundle)
+    by_library = library.read_with_library(bundle)
     assert (by_library.matrix != counts.matrix).nnz == 0
     pd.testing.assert_frame_equal(by_library.genes, counts.genes)
-    for name, file in (
-        (keys.CELL_BOUNDARIES, bundle.cell_boundaries),
-        (keys.NUCLEUS_BOUNDARIES, bundle.nucleus_boundaries),
-    ):
-        own = reading.read_outlines(file)
-        assert list(own.index) == list(outlines[name].index)
-        assert shapely.equals_exact(own.geometry.to_numpy(), outlines[name].geometry.to_numpy(), 1e-9).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shapes = xenium(bundle.path, transcripts=False, morphology_focus=False, morphology_mip=False).shapes
+    own = reading.read_outlines(bundle.cell_boundaries)
+    assert list(own.index) == [str(cell_id) for cell_id in shapes[keys.CELL_BOUNDARIES].index]
+    assert (own.shapes(0, len(own)) == shapes[keys.CELL_BOUNDARIES].geometry.to_numpy()).all()
+    nuclei, found = reading.read_outlines(bundle.nucleus_boundaries), shapes[keys.NUCLEUS_BOUNDARIES]
+    parts = shapely.get_parts(nuclei.shapes(0, len(nuclei)))
+    assert (parts == found.geometry.to_numpy()).all()
 
 
 @pytest.mark.parametrize(
     ("mutation", "reason"),
     [
         (b.experiment(analysis_sw_version="R&D"), "R&D"),
-        (b.table("nucleus_boundaries", lambda table: table.drop(columns="label_id")), "label_id"),
         (b.remove("cells.zarr.zip"), "cells.zarr.zip"),
         (b.reverse("cells"), "row order"),
     ],
@@ -376,14 +386,57 @@ def test_alignment_with_a_byte_order_mark_and_windows_line_ends(tmp_path):
     np.testing.assert_array_equal(read_alignment(tmp_path / "a.csv"), [[1, 0, 5], [0, 1, 6], [0, 0, 1]])
 
 
+# --- outlines ---
+
+
+def square(x, y):
+    return [(x, y), (x + 1, y), (x + 1, y + 1), (x, y)]
+
+
+def test_vertices_become_rings_whatever_their_order():
+    """Cell b has two nuclei and its second stands apart; a row of cell a lies between; c is not closed."""
+    xy = np.array([*square(0, 0), *square(5, 5), *square(9, 9), *square(2, 2)[:3], (2, 3)], np.float32)
+    codes = np.repeat([0, 1, 0, 2], 4)
+    found = from_vertices(xy, codes, np.array(["b", "a", "c"], object))
+    assert list(found.starts) == [0, 4, 8, 12, 16]
+    assert list(found.first_ring) == [0, 2, 3, 4]
+    assert [shape.geom_type for shape in found.shapes(0, 3)] == ["MultiPolygon", "Polygon", "Polygon"]
+    np.testing.assert_array_equal(found.bounds(), [[0, 0, 10, 10], [5, 5, 6, 6], [2, 2, 3, 3]])
+    assert [len(list(found.rings(cell))) for cell in range(3)] == [2, 1, 1]
+
+
+def test_selecting_outlines_keeps_their_rings():
+    shapes = np.array([shapely.Polygon(square(x, 0)) for x in range(5)])
+    shapes[3] = shapely.MultiPolygon([shapely.Polygon(square(3, 0)), shapely.Polygon(square(30, 0))])
+    every = from_shapes(np.array(list("abcde"), object), shapes)
+    some = every.select(np.array([True, False, False, True, True]))
+    assert list(some.index) == ["a", "d", "e"]
+    assert (some.shapes(0, 3) == shapes[[0, 3, 4]]).all()
+    assert (some.shapes(1, 2) == shapes[[3]]).all()
+
+
+def test_outlines_are_written_as_geopandas_would(whole, tmp_path):
+    import geopandas
+    import pyarrow.parquet as pq
+
+    slide, _ = whole
+    for name in (keys.CELL_BOUNDARIES, keys.NUCLEUS_BOUNDARIES):
+        file = slide.path / "shapes" / name / "shapes.parquet"
+        geopandas.read_parquet(file).to_parquet(tmp_path / "again.parquet")
+        written, again = (pq.read_table(path) for path in (file, tmp_path / "again.parquet"))
+        geo, expected = (json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"] for table in (written, again))
+        assert geo["geometry_types"] == sorted(expected["geometry_types"])
+        np.testing.assert_allclose(geo["bbox"], expected["bbox"])
+        assert written.column_names == again.column_names
+        assert written.column("geometry").equals(again.column("geometry"))
+
+
 # --- labels from outlines ---
 
 
 def test_a_pixel_belongs_to_the_outline_its_centre_lies_in():
-    import geopandas
-
     corners = [(1.4, 0.6), (4.6, 0.6), (4.6, 2.4), (1.4, 2.4)]  # centres of columns 1 (1.5) to 4 (4.5), rows 1 to 1
-    outlines = geopandas.GeoDataFrame({"geometry": [shapely.Polygon(corners)]}, index=["a"])
+    outlines = from_shapes(np.array(["a"], object), np.array([shapely.Polygon(corners)]))
     filled = masks.fill_outlines(outlines, pd.Series({"a": np.uint32(9)}), 1.0)
     expected = np.zeros((4, 6), np.uint32)
     expected[1, 1:5] = 9

@@ -15,6 +15,7 @@ from spatia import keys
 from spatia.cli import main
 from spatia.xenium import library, masks, reading
 from spatia.xenium.layouts import describe_bundle
+from spatia.xenium.outlines import from_shapes
 from spatia.xenium.store import open_slide
 
 pytestmark = pytest.mark.real
@@ -49,8 +50,9 @@ def drawn(slides):
     def fill(name: str, which: str) -> np.ndarray:
         slide, _ = slides[name]
         height, width = slide.shape_px
-        labels = slide.read_cells()[keys.CELL_LABEL]
-        return masks.fill_outlines(slide.read_outlines(which), labels, slide.pixel_size_um).read(0, height, 0, width)
+        labels, shapes = slide.read_cells()[keys.CELL_LABEL], slide.read_outlines(which)
+        outlines = from_shapes(shapes.index.to_numpy(), shapes.geometry.to_numpy())
+        return masks.fill_outlines(outlines, labels, slide.pixel_size_um).read(0, height, 0, width)
 
     return fill
 
@@ -133,16 +135,21 @@ def test_plain_reader_sees_the_same_cells(slides, real_data):
 
 
 @pytest.mark.parametrize("name", SLIDES)
-def test_parts_read_what_the_library_reads(real_data, name):
+def test_parts_read_what_the_library_reads(slides, real_data, name):
+    from spatialdata_io import xenium
+
     bundle = describe_bundle(real_data / name)
-    counts, outlines = library.read_with_library(bundle)
-    own = reading.read_counts(bundle.matrix)
+    counts, own = library.read_with_library(bundle), reading.read_counts(bundle.matrix)
     assert (own.matrix != counts.matrix).nnz == 0
     assert (own.cell_ids == counts.cell_ids).all()
     pd.testing.assert_frame_equal(own.genes, counts.genes)
-    shapes = reading.read_outlines(bundle.cell_boundaries)
-    assert (shapes.geometry.to_numpy() == outlines[keys.CELL_BOUNDARIES].geometry.to_numpy()).all()
-    assert list(shapes.index) == list(outlines[keys.CELL_BOUNDARIES].index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        has_nuclei = bundle.nucleus_boundaries is not None
+        plain = xenium(bundle.path, transcripts=False, morphology_focus=False, nucleus_boundaries=has_nuclei)
+    outlines = slides[name][0].read_outlines("cell")
+    assert list(outlines.index) == list(plain.shapes[keys.CELL_BOUNDARIES].index)
+    assert (outlines.geometry.to_numpy() == plain.shapes[keys.CELL_BOUNDARIES].geometry.to_numpy()).all()
 
 
 def test_max_projection_of_a_genuine_stack(real_data, tmp_path):

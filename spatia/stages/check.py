@@ -11,6 +11,7 @@ from spatia import io
 from spatia.stages.ingest import parse_he
 from spatia.xenium.ingesting import Request, describe_result, make_plan, open_content
 from spatia.xenium.layouts import describe_bundle
+from spatia.xenium.memory import return_large_blocks
 from spatia.xenium.rasters import read_raster
 from spatia.xenium.window import parse_roi
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do all of ingest but the writing."""
+    return_large_blocks()
     he = parse_he(args.he, args.he_alignment)
     request = Request(
         slide=args.bundle.resolve().name,

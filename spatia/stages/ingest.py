@@ -11,6 +11,7 @@ from spatia.config import IngestParams, load_params
 from spatia.errors import SpatiaError
 from spatia.xenium.ingesting import Request, checksums, describe_result, make_plan, open_content
 from spatia.xenium.layouts import AlignedImage, describe_bundle
+from spatia.xenium.memory import return_large_blocks
 from spatia.xenium.window import parse_roi
 from spatia.xenium.writing import write_slide
 
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check, read, write."""
+    return_large_blocks()
     params = load_params(args.params, IngestParams)
     request = Request(
         slide=args.slide,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,11 @@ from spatia.errors import SpatiaError
 from spatia.xenium import library, reading
 from spatia.xenium.images import EXPERIMENT, StainImage
 from spatia.xenium.layouts import AlignedImage, Bundle
+from spatia.xenium.memory import release_memory
+from spatia.xenium.outlines import Outlines
 from spatia.xenium.reading import Counts
 from spatia.xenium.stack import check_segments
 from spatia.xenium.tiffs import RESTORE
-
-if TYPE_CHECKING:
-    import geopandas
 
 # a centroid is that of the mask, an outline is the mask's, simplified: real ones lie inside by 0.7 um and more
 _CENTROID_TOLERANCE_UM = 2.0
@@ -40,14 +39,14 @@ class BundleTables:
     ----------
     cells : one row per cell, index ``cell_id``, columns as in ``cells.parquet``
     counts : of the genes, in the order of ``cells``
-    outlines : element name -> polygons in micrometres of the bundle, index ``cell_id``
-    reader : what read counts and outlines, and why it was not the library where it was not
+    outlines : element name -> outlines in micrometres of the bundle
+    reader : what read the counts, and why it was not the library where it was not
     notes : oddities that do not matter enough to refuse
     """
 
     cells: pd.DataFrame
     counts: Counts
-    outlines: dict[str, geopandas.GeoDataFrame]
+    outlines: dict[str, Outlines]
     reader: str
     notes: tuple[str, ...]
 
@@ -62,12 +61,10 @@ def check_tables(bundle: Bundle) -> BundleTables:
     """
     cells = reading.read_cells(bundle.cells)
     check_cells(bundle, cells)
-    counts = reading.read_counts(bundle.matrix)
-    rows = check_same_cells(bundle, cells, counts)
-    reason = library.why_not_library(bundle, cells, counts)
-    counts = _in_order(counts, rows)
-    notes = [*_check_transcript_counts(bundle, cells, counts), *_check_number(bundle, cells)]
-    counts, outlines, reader = _read_outlines(bundle, counts, reason)
+    counts, reader, notes = _read_counts(bundle, cells)
+    notes += _check_number(bundle, cells)
+    release_memory()
+    outlines = {name: reading.read_outlines(file) for name, file in _boundary_files(bundle)}
     for name, file in _boundary_files(bundle):
         notes += check_outlines(bundle, file, cells, outlines[name])
     outlines = {name: shapes for name, shapes in outlines.items() if len(shapes)}
@@ -117,10 +114,8 @@ def check_same_cells(bundle: Bundle, cells: pd.DataFrame, counts: Counts) -> np.
     return barcodes.get_indexer(cells.index)
 
 
-def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: geopandas.GeoDataFrame) -> list[str]:
+def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: Outlines) -> list[str]:
     """Check outlines against the cell table; return notes."""
-    import shapely
-
     if not len(outlines) and file == bundle.cell_boundaries:
         raise SpatiaError(f"{file}: expected the outlines of {len(cells)} cells, found none; {RESTORE}")
     unknown = outlines.index.difference(cells.index)
@@ -129,9 +124,7 @@ def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: ge
             f"{file}: expected outlines of the cells in {bundle.cells.name}, found {len(unknown)} of unknown cells "
             f"({_some(unknown)}); {RESTORE}"
         )
-    bounds = shapely.bounds(outlines.geometry.to_numpy())
-    _check_finite(file, outlines)
-    ids = outlines.index.to_numpy()
+    bounds, ids = outlines.bounds(), outlines.cell_ids
     for corner in (bounds[:, :2], bounds[:, 2:]):
         _check_inside(bundle, file, corner, ids, _VERTEX_TOLERANCE_UM)
     if file == bundle.cell_boundaries:
@@ -140,16 +133,6 @@ def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: ge
     if file == bundle.cell_boundaries and absent:
         return [f"{file.name}: {absent} of {len(cells)} cells have no outline"]
     return []
-
-
-def _check_finite(file: Path, outlines: geopandas.GeoDataFrame) -> None:
-    import shapely
-
-    xy, rows = shapely.get_coordinates(outlines.geometry.to_numpy(), return_index=True)
-    bad = ~np.isfinite(xy).all(axis=1)
-    if bad.any():
-        found = f"{bad.sum()} that are not (cell {outlines.index[rows[bad.argmax()]]})"
-        raise SpatiaError(f"{file}: expected finite vertices, found {found}; {RESTORE}")
 
 
 def _check_centroids(bundle: Bundle, cells: pd.DataFrame, bounds: np.ndarray) -> None:
@@ -164,10 +147,10 @@ def _check_centroids(bundle: Bundle, cells: pd.DataFrame, bounds: np.ndarray) ->
         )
 
 
-def _check_owners(bundle: Bundle, nuclei: geopandas.GeoDataFrame, cells: geopandas.GeoDataFrame) -> None:
+def _check_owners(bundle: Bundle, nuclei: Outlines, cells: Outlines) -> None:
     """Refuse nuclei that do not touch the cell whose id they have."""
     shared = nuclei.index.intersection(cells.index)
-    inner, outer = nuclei.loc[shared].bounds.to_numpy(), cells.loc[shared].bounds.to_numpy()
+    inner, outer = nuclei.bounds()[nuclei.index.get_indexer(shared)], cells.bounds()[cells.index.get_indexer(shared)]
     apart = np.maximum(inner[:, :2] - outer[:, 2:], outer[:, :2] - inner[:, 2:]).max(axis=1)
     wrong = apart > _VERTEX_TOLERANCE_UM
     if wrong.any():
@@ -253,31 +236,22 @@ def _boundary_files(bundle: Bundle) -> list[tuple[str, Path]]:
     return files
 
 
-def _read_outlines(
-    bundle: Bundle, counts: Counts, reason: str | None
-) -> tuple[Counts, dict[str, geopandas.GeoDataFrame], str]:
-    """Return counts and outlines by the library unless there is a ``reason`` not to, else from their files."""
-    from importlib.metadata import version
-
+def _read_counts(bundle: Bundle, cells: pd.DataFrame) -> tuple[Counts, str, list[str]]:
+    """Return the counts in the order of ``cells``, who read them, and notes."""
+    counts = reading.read_counts(bundle.matrix)
+    rows = check_same_cells(bundle, cells, counts)
+    reason = library.why_not_library(bundle, cells, counts)
+    counts = _in_order(counts, rows)
+    notes = _check_transcript_counts(bundle, cells, counts)
     if reason is None:
+        del counts  # not both at a time
+        release_memory()
         try:
-            library_counts, outlines = library.read_with_library(bundle)
-            reason = _disagreement(bundle, outlines)
-            if reason is None:
-                return library_counts, outlines, f"spatialdata-io {version('spatialdata-io')}"
+            return library.read_with_library(bundle), f"spatialdata-io {version('spatialdata-io')}", notes
         except Exception as problem:  # it raises assertions, index and type errors on what it does not expect
             reason = f"it stopped with {type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
-    outlines = {name: reading.read_outlines(file) for name, file in _boundary_files(bundle)}
-    return counts, outlines, f"spatia, because spatialdata-io cannot: {reason}"
-
-
-def _disagreement(bundle: Bundle, outlines: dict[str, geopandas.GeoDataFrame]) -> str | None:
-    """Return where the library, which goes by label_id alone, names outlines differently than their own cell_id."""
-    for name, file in _boundary_files(bundle):
-        written = reading.read_outline_ids(file)
-        if len(written) != len(outlines[name]) or (written != outlines[name].index.to_numpy()).any():
-            return f"cell_id and label_id of {file.name} disagree"
-    return None
+        counts = _in_order(reading.read_counts(bundle.matrix), rows)
+    return counts, f"spatia, because spatialdata-io cannot: {reason}", notes
 
 
 def _some(ids: Iterable[object], n: int = 3) -> str:

@@ -28,6 +28,7 @@ from spatia.xenium.writing import SlideContent
 
 if TYPE_CHECKING:
     import zarr
+    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,14 @@ def open_content(plan: Plan) -> Iterator[tuple[SlideContent, Sources]]:
     bundle, kept = plan.bundle, plan.labels.index
     origin_um = plan.window.origin_um(bundle.pixel_size_um)
     content = plan.content
-    cells = content.cells.loc[kept]
-    rows = content.cells.index.get_indexer(kept)
-    counts = Counts(content.counts.cell_ids[rows], content.counts.genes, content.counts.matrix[rows])
+
+    def make_table() -> AnnData:
+        rows = content.cells.index.get_indexer(kept)
+        counts = content.counts
+        if len(rows) < len(content.cells):
+            counts = Counts(counts.cell_ids[rows], counts.genes, counts.matrix[rows])
+        return tables.make_table(content.cells.loc[kept], counts, plan.labels, origin_um)
+
     outlines = {
         name: tables.place_outlines(shapes, kept, plan.window, bundle) for name, shapes in content.outlines.items()
     }
@@ -133,7 +139,7 @@ def open_content(plan: Plan) -> Iterator[tuple[SlideContent, Sources]]:
                 origin_um=origin_um,
                 rasters=sources.rasters,
                 stains=tuple(choice.image.stain for choice in plan.choices),
-                table=tables.make_table(cells, counts, plan.labels, origin_um),
+                make_table=make_table,
                 outlines=outlines,
                 transcripts=transcripts,
             ),

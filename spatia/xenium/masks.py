@@ -13,7 +13,7 @@ import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,9 @@ import zarr
 
 from spatia.errors import SpatiaError
 from spatia.keys import CHUNK_PX
+from spatia.xenium.outlines import Outlines
 from spatia.xenium.reading import naming
 from spatia.xenium.tiffs import RESTORE
-
-if TYPE_CHECKING:
-    import geopandas
 
 NUCLEUS, CELL = 0, 1  # names of the arrays in masks/ and polygon_sets/
 
@@ -82,36 +80,37 @@ class MaskReader:
 
 @dataclass(frozen=True)
 class FilledOutlines:
-    """Labels from polygons: a pixel belongs to the outline its centre lies in, the highest label where two overlap.
+    """Labels from outlines: a pixel belongs to the outline its centre lies in, the highest label where two overlap.
 
     Attributes
     ----------
-    shapes : (n,) polygons in pixels
-    labels : (n,) uint32
-    bounds : (n, 4) of the polygons: left, top, right, bottom
+    outlines : in micrometres
+    labels : (cells,) uint32
+    bounds_px : (cells, 4) left, top, right, bottom
+    pixel_size_um : side of a pixel
     """
 
-    shapes: np.ndarray
+    outlines: Outlines
     labels: np.ndarray
-    bounds: np.ndarray
+    bounds_px: np.ndarray
+    pixel_size_um: float
 
     def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
         """Return the (h, w) uint32 labels of a window. Threads may call this."""
-        import shapely
         from skimage.measure import grid_points_in_poly
 
         labels = np.zeros((y1 - y0, x1 - x0), np.uint32)
-        left, top, right, bottom = self.bounds.T
+        left, top, right, bottom = self.bounds_px.T
         touches = (left < x1) & (right > x0) & (top < y1) & (bottom > y0)
-        for index in np.flatnonzero(touches)[np.argsort(self.labels[touches], kind="stable")]:
-            row, end_row = max(math.floor(top[index]), y0), min(math.ceil(bottom[index]), y1)
-            column, end_column = max(math.floor(left[index]), x0), min(math.ceil(right[index]), x1)
+        for cell in np.flatnonzero(touches)[np.argsort(self.labels[touches], kind="stable")]:
+            row, end_row = max(math.floor(top[cell]), y0), min(math.ceil(bottom[cell]), y1)
+            column, end_column = max(math.floor(left[cell]), x0), min(math.ceil(right[cell]), x1)
             target = labels[row - y0 : end_row - y0, column - x0 : end_column - x0]
-            for part in shapely.get_parts(self.shapes[index]):
-                xy = shapely.get_coordinates(part.exterior)
+            for ring in self.outlines.rings(cell):
+                xy = ring.astype(np.float64) / self.pixel_size_um
                 # whole coordinates are tested: shifted by half a pixel they are the pixels' centres
                 corners = np.column_stack([xy[:, 1] - row - 0.5, xy[:, 0] - column - 0.5])
-                target[grid_points_in_poly(target.shape, corners)] = self.labels[index]
+                target[grid_points_in_poly(target.shape, corners)] = self.labels[cell]
         return labels
 
 
@@ -194,13 +193,11 @@ def make_lookup(label_map: LabelMap, new_labels: pd.Series) -> np.ndarray:
     return lookup
 
 
-def fill_outlines(outlines: geopandas.GeoDataFrame, labels: pd.Series, pixel_size_um: float) -> FilledOutlines:
+def fill_outlines(outlines: Outlines, labels: pd.Series, pixel_size_um: float) -> FilledOutlines:
     """Return labels from the outlines (micrometres) of the cells in ``labels`` (index ``cell_id``)."""
-    import shapely
-
-    kept = outlines[outlines.index.isin(labels.index)]
-    shapes = shapely.transform(kept.geometry.to_numpy(), lambda xy: xy / pixel_size_um)
-    return FilledOutlines(shapes, labels.loc[kept.index].to_numpy().astype(np.uint32), shapely.bounds(shapes))
+    kept = outlines.select(outlines.index.isin(labels.index))
+    values = labels.loc[kept.cell_ids].to_numpy().astype(np.uint32)
+    return FilledOutlines(kept, values, kept.bounds() / pixel_size_um, pixel_size_um)
 
 
 def _has_pixels(array: zarr.Array) -> bool:

@@ -13,17 +13,20 @@ import pandas as pd
 
 from spatia import keys
 from spatia.errors import SpatiaError
+from spatia.xenium.outlines import Outlines, from_vertices
 from spatia.xenium.tiffs import RESTORE
 
 if TYPE_CHECKING:
-    import geopandas
     import pyarrow as pa
     from scipy import sparse
 
 
+_BATCH_ROWS = 2**18
+
 GENE_EXPRESSION = "Gene Expression"
 
 _CELL_COLUMNS = ("cell_id", "x_centroid", "y_centroid")
+_MEASURES = ("transcript_counts", *keys.CONTROL_COLUMNS, "cell_area", "nucleus_area")
 _BOUNDARY_COLUMNS = ("cell_id", "vertex_x", "vertex_y")
 TRANSCRIPT_COLUMNS = ("x_location", "y_location", "z_location", "feature_name", "cell_id", "qv")
 
@@ -71,10 +74,11 @@ def read_schema(file: Path) -> pa.Schema:
 
 
 def read_cells(file: Path) -> pd.DataFrame:
-    """Return the bundle's cell table: index ``cell_id`` (text), the file's other columns, in the file's order."""
+    """Return the bundle's cell table: index ``cell_id`` (text), positions, counts and areas, in the file's order."""
+    names = read_schema(file).names
+    _require_columns(file, names, _CELL_COLUMNS)
     with naming(file, "a parquet table of cells"):
-        cells = pd.read_parquet(file)
-    _require_columns(file, cells.columns, _CELL_COLUMNS)
+        cells = pd.read_parquet(file, columns=[name for name in (*_CELL_COLUMNS, *_MEASURES) if name in names])
     cells.index = pd.Index(as_text(cells["cell_id"]), name=keys.CELL_ID)
     return cells.drop(columns="cell_id")
 
@@ -99,32 +103,66 @@ def read_counts(file: Path) -> Counts:
         raise SpatiaError(
             f"{file}: expected features of type {GENE_EXPRESSION!r}, found {sorted(set(types))}; {RESTORE}"
         )
-    by_cell = sparse.csr_matrix((data.astype(np.int32), indices, indptr), shape=shape[::-1])
+    by_cell = sparse.csr_matrix((data.astype(np.int32, copy=False), indices, indptr), shape=shape[::-1])
     genes = pd.DataFrame({"gene": names[is_gene], "gene_id": ids[is_gene]})
     return Counts(cell_ids, genes, by_cell[:, np.flatnonzero(is_gene)].tocsr())
 
 
-def read_outlines(file: Path) -> geopandas.GeoDataFrame:
-    """Return the polygons of a boundaries table in micrometres, index ``cell_id``, in order of first appearance.
+def read_outlines(file: Path) -> Outlines:
+    """Return the outlines in a boundaries table, micrometres of the bundle, in order of first appearance."""
+    import pyarrow.parquet as pq
 
-    Rows are grouped by id, wherever they stand; a ring ends where it comes back to its first vertex, so that the
-    nuclei of one cell stay apart also where the table has no ``label_id`` (early 2.0); they form one MultiPolygon.
-    """
+    _require_columns(file, read_schema(file).names, _BOUNDARY_COLUMNS)
+    place: dict[str, int] = {}
+    codes, vertices = [np.zeros(0, np.int32)], [np.zeros((0, 2), np.float32)]
     with naming(file, "a parquet table of outlines"):
-        table = pd.read_parquet(file)
-    _require_columns(file, table.columns, _BOUNDARY_COLUMNS)
-    with naming(file, "numbers as vertices"):
-        xy = table[["vertex_x", "vertex_y"]].to_numpy(np.float64)
-    ids = as_text(table["cell_id"])
+        # batch by batch, ids encoded by arrow: a text object for each of 10 million vertices would be most of the
+        # memory of this stage
+        table = pq.ParquetFile(file, read_dictionary=["cell_id"])
+        for batch in table.iter_batches(_BATCH_ROWS, columns=list(_BOUNDARY_COLUMNS)):
+            codes.append(_encode_ids(batch.column("cell_id"), place))
+            vertices.append(np.column_stack([batch.column(name).to_numpy() for name in _BOUNDARY_COLUMNS[1:]]))
+    return _make_outlines(file, np.concatenate(vertices), np.concatenate(codes), np.array([*place], dtype=object))
+
+
+def _encode_ids(column: pa.Array, place: dict[str, int]) -> np.ndarray:
+    """Return, for every row, the place of its cell among the ids met so far; new ones are added."""
+    import pyarrow as pa
+
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy()
+    if not len(codes):
+        return np.zeros(0, np.int32)
+    first = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])  # of every run of one cell's rows
+    used = codes[first]
+    names = as_text(encoded.dictionary.take(pa.array(used.clip(0))).to_pandas())
+    names[used < 0] = "None"  # null: the id of no cell
+    places = np.array([place.setdefault(name, len(place)) for name in names], np.int32)
+    return np.repeat(places, np.diff(np.append(first, len(codes))))
+
+
+def _make_outlines(file: Path, xy: np.ndarray, codes: np.ndarray, cell_ids: np.ndarray) -> Outlines:
+    if xy.dtype.kind != "f":
+        raise SpatiaError(f"{file}: expected numbers as vertices, found {xy.dtype}; {RESTORE}")
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
         raise SpatiaError(
             f"{file}: expected finite vertices, found {bad.sum()} that are not, the first of cell "
-            f"{ids[bad.argmax()]}; {RESTORE}"
+            f"{cell_ids[codes[bad.argmax()]]}; {RESTORE}"
         )
-    codes, cell_ids = pd.factorize(ids)
-    order = np.argsort(codes, kind="stable")
-    return _polygons(file, xy[order], codes[order], np.asarray(cell_ids, dtype=object))
+    outlines = from_vertices(xy, codes, cell_ids)
+    _check_corners(file, outlines)
+    return outlines
+
+
+def _check_corners(file: Path, outlines: Outlines) -> None:
+    lengths = np.diff(outlines.starts)
+    if (lengths < 4).any():
+        cell = np.searchsorted(outlines.first_ring, (lengths < 4).argmax(), side="right") - 1
+        raise SpatiaError(
+            f"{file}: expected outlines of at least 3 corners, found fewer for cell "
+            f"{outlines.cell_ids[cell]}; {RESTORE}"
+        )
 
 
 def check_transcripts(file: Path) -> None:
@@ -135,12 +173,6 @@ def check_transcripts(file: Path) -> None:
     with naming(file, "a parquet table of transcripts"), pq.ParquetFile(file) as table:
         for _ in table.iter_batches(columns=list(TRANSCRIPT_COLUMNS)):
             pass
-
-
-def read_outline_ids(file: Path) -> np.ndarray:
-    """Return the ``cell_id`` of every outlined cell of a boundaries table, in order of first appearance."""
-    with naming(file, "a parquet table of outlines"):
-        return np.asarray(pd.unique(as_text(pd.read_parquet(file, columns=["cell_id"])["cell_id"])))
 
 
 def as_text(ids: pd.Series) -> np.ndarray:
@@ -175,57 +207,3 @@ def _check_sparse(
         raise SpatiaError(f"{file}: expected a sparse matrix, found indices that contradict each other; {RESTORE}")
     if len(data) and (not np.isfinite(data).all() or data.min() < 0 or data.max() > np.iinfo(np.int32).max):
         raise SpatiaError(f"{file}: expected counts of 0 and more, found {data.min()} to {data.max()}; {RESTORE}")
-
-
-def _polygons(file: Path, xy: np.ndarray, codes: np.ndarray, cell_ids: np.ndarray) -> geopandas.GeoDataFrame:
-    import geopandas
-    import shapely
-
-    starts = _ring_starts(xy, codes)
-    lengths = np.diff(np.append(starts, len(xy)))
-    if (lengths < 4).any():
-        cell_id = cell_ids[codes[starts[(lengths < 4).argmax()]]]
-        raise SpatiaError(f"{file}: expected outlines of at least 3 corners, found fewer for cell {cell_id}; {RESTORE}")
-    rings = shapely.linearrings(xy, indices=np.repeat(np.arange(len(starts)), lengths))
-    found = geopandas.GeoDataFrame({"geometry": shapely.polygons(rings)}, index=cell_ids[codes[starts]])
-    return merge_parts(found)
-
-
-def _ring_starts(xy: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return where a ring starts: at a new cell, and after a vertex that closes the ring before it."""
-    if not len(codes):
-        return np.zeros(0, np.int64)
-    first = np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1])
-    end = np.append(first[1:], len(codes))
-    row_of = np.repeat(first, end - first)
-    closes = (xy == xy[row_of]).all(axis=1) & (np.arange(len(codes)) != row_of)
-    # nearly all cells: closed once, by their last vertex
-    is_simple = closes[end - 1] & (np.add.reduceat(closes, first) == 1)
-    extra = [start for a, b in zip(first[~is_simple], end[~is_simple], strict=True) for start in _split(xy, a, b)]
-    return np.sort(np.concatenate([first[is_simple], np.array(extra, np.int64)]))
-
-
-def _split(xy: np.ndarray, first: int, end: int) -> Iterator[int]:
-    start = first
-    while start < end:
-        yield start
-        closing = np.flatnonzero((xy[start + 1 : end] == xy[start]).all(axis=1))
-        start = start + 2 + int(closing[0]) if len(closing) else end
-
-
-def merge_parts(outlines: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Return one row per cell: several polygons of one cell become one MultiPolygon."""
-    import geopandas
-    import shapely
-
-    outlines.index.name = keys.CELL_ID
-    if outlines.index.is_unique:
-        return outlines
-    codes, cell_ids = pd.factorize(outlines.index)
-    order = np.argsort(codes, kind="stable")
-    parts = outlines.geometry.to_numpy()[order]
-    merged = shapely.multipolygons(parts, indices=codes[order])
-    counts = np.bincount(codes)
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    merged[counts == 1] = parts[first[counts == 1]]
-    return geopandas.GeoDataFrame({"geometry": merged}, index=pd.Index(cell_ids, name=keys.CELL_ID))

@@ -17,13 +17,13 @@ from spatia.xenium import he as he_frame
 from spatia.xenium import masks
 from spatia.xenium.layouts import AlignedImage, Bundle
 from spatia.xenium.masks import CELL, NUCLEUS, FilledOutlines, LabelMap, MaskReader
+from spatia.xenium.outlines import Outlines
 from spatia.xenium.rasters import Raster
 from spatia.xenium.stack import Choice, StainReader, tiles_line_up
 from spatia.xenium.tiffs import RESTORE
 from spatia.xenium.window import Window
 
 if TYPE_CHECKING:
-    import geopandas
     import zarr
 
 # share of cells whose mask must be found where their outline lies; 1.0 on all genuine bundles seen, but outlines are
@@ -128,7 +128,7 @@ def open_sources(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: dict[str, geopandas.GeoDataFrame],
+    outlines: dict[str, Outlines],
     he: AlignedImage | None,
 ) -> Iterator[Sources]:
     """Open all images and masks; closes them at the end.
@@ -190,7 +190,7 @@ def _cell_labels(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: geopandas.GeoDataFrame,
+    outlines: Outlines,
 ) -> LabelSource:
     array = None if group is None else masks.mask_array(_file(bundle), group, CELL)
     if array is None or CELL not in label_maps:
@@ -206,7 +206,7 @@ def _nucleus_labels(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: geopandas.GeoDataFrame | None,
+    outlines: Outlines | None,
 ) -> LabelSource | None:
     array = None if group is None else masks.mask_array(_file(bundle), group, NUCLEUS)
     if array is not None and NUCLEUS in label_maps:
@@ -235,15 +235,15 @@ def _check_mask_shape(bundle: Bundle, array: zarr.Array) -> None:
         )
 
 
-def _points_inside(bundle: Bundle, window: Window, outlines: geopandas.GeoDataFrame, labels: pd.Series) -> Agreement:
+def _points_inside(bundle: Bundle, window: Window, outlines: Outlines, labels: pd.Series) -> Agreement:
     """Return a point inside every outline of a kept cell; of those outside of the window nothing will be read."""
     import shapely
 
-    kept = outlines[outlines.index.isin(labels.index)]
-    points = shapely.get_coordinates(shapely.point_on_surface(kept.geometry.to_numpy()))
-    xy_px = np.floor(points / bundle.pixel_size_um).astype(np.int64)
+    kept = outlines.select(outlines.index.isin(labels.index))
+    points = [shapely.get_coordinates(shapely.point_on_surface(shapes)) for _, _, shapes in kept.batches()]
+    xy_px = np.floor(np.concatenate([np.zeros((0, 2)), *points]) / bundle.pixel_size_um).astype(np.int64)
     xy_px = xy_px.clip(0, np.array(bundle.shape_px[::-1]) - 1)
-    expected = labels.loc[kept.index].to_numpy().astype(np.uint32)
+    expected = labels.loc[kept.cell_ids].to_numpy().astype(np.uint32)
     x, y = xy_px.T
     is_read = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
     xy_px, expected = xy_px[is_read], expected[is_read]

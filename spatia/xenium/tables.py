@@ -11,11 +11,11 @@ import pandas as pd
 from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.xenium.layouts import Bundle
+from spatia.xenium.outlines import Outlines, from_shapes
 from spatia.xenium.reading import TRANSCRIPT_COLUMNS, Counts, as_text, check_transcripts, naming
 from spatia.xenium.window import Window
 
 if TYPE_CHECKING:
-    import geopandas
     from anndata import AnnData
     from dask.dataframe import DataFrame
 
@@ -76,20 +76,18 @@ def make_table(cells: pd.DataFrame, counts: Counts, labels: pd.Series, origin_um
         return TableModel.parse(table, region=keys.CELL_LABELS, region_key=REGION, instance_key=keys.CELL_LABEL)
 
 
-def place_outlines(
-    outlines: geopandas.GeoDataFrame, kept: pd.Index, window: Window, bundle: Bundle
-) -> geopandas.GeoDataFrame:
+def place_outlines(outlines: Outlines, kept: pd.Index, window: Window, bundle: Bundle) -> Outlines:
     """Return the outlines of the kept cells in the slide's frame, cut at the window where it is a part."""
-    import geopandas
     import shapely
 
-    found = outlines[outlines.index.isin(kept)]
+    found = outlines.select(outlines.index.isin(kept))
+    if window == Window(0, bundle.shape_px[0], 0, bundle.shape_px[1]):
+        return found
     origin = window.origin_um(bundle.pixel_size_um)
-    shapes = found.geometry.to_numpy()
-    if window != Window(0, bundle.shape_px[0], 0, bundle.shape_px[1]):
-        edges = [limit * bundle.pixel_size_um for limit in (window.x0, window.y0, window.x1, window.y1)]
-        shapes = shapely.transform(_clip(shapes, edges), lambda xy: xy - origin)
-    return geopandas.GeoDataFrame({"geometry": shapes}, index=pd.Index(found.index.to_numpy(), name=keys.CELL_ID))
+    edges = [limit * bundle.pixel_size_um for limit in (window.x0, window.y0, window.x1, window.y1)]
+    shapes = [_clip(batch, edges) for _, _, batch in found.batches()]
+    every = np.concatenate([np.zeros(0, object), *shapes])
+    return from_shapes(found.cell_ids, shapely.transform(every, lambda xy: xy - origin))
 
 
 def read_transcripts(bundle: Bundle, window: Window) -> DataFrame:

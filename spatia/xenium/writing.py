@@ -1,4 +1,4 @@
-"""Write a ``slide.zarr``: tables and outlines by the library, pixels by :mod:`spatia.xenium.rasters`.
+"""Write a ``slide.zarr``: metadata and table by the library, pixels and outlines in batches.
 
 The store is the same byte for byte whenever it is written from the same bundle: nothing in it tells the time, and
 every listing is sorted.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ import numpy as np
 import zarr
 
 from spatia import keys
+from spatia.xenium.memory import release_memory
+from spatia.xenium.outlines import Outlines
 from spatia.xenium.rasters import Raster, count_levels, write_raster
 from spatia.xenium.store import FORMAT, ROOT_ATTRIBUTE
 
 if TYPE_CHECKING:
-    import geopandas
     from anndata import AnnData
     from dask.dataframe import DataFrame
 
@@ -37,8 +38,8 @@ class SlideContent:
     slide, species, pixel_size_um, origin_um : as in :class:`spatia.xenium.store.SlideStore`
     rasters : morphology, labels and, where there is one, H&E
     stains : channel names of the morphology image
-    table : counts and cell table, see :func:`spatia.xenium.cells.make_table`
-    outlines : element name -> polygons in micrometres, index ``cell_id``
+    make_table : returns the table of :func:`spatia.xenium.tables.make_table`; nothing keeps it once it is written
+    outlines : element name -> outlines in micrometres; those without any cell are left out
     transcripts : columns ``x``, ``y``, ``z`` (micrometres), ``feature_name``, ``cell_id``, or None
     """
 
@@ -48,9 +49,14 @@ class SlideContent:
     origin_um: tuple[float, float]
     rasters: Sequence[Raster]
     stains: tuple[str, ...]
-    table: AnnData
-    outlines: dict[str, geopandas.GeoDataFrame]
+    make_table: Callable[[], AnnData]
+    outlines: dict[str, Outlines]
     transcripts: DataFrame | None = None
+
+    @property
+    def table(self) -> AnnData:
+        """The table, made anew."""
+        return self.make_table()
 
 
 def write_slide(path: Path, content: SlideContent) -> None:
@@ -59,6 +65,9 @@ def write_slide(path: Path, content: SlideContent) -> None:
         path.rmdir()  # the library refuses to write into an empty folder
     with quiet_library():
         _write_with_library(path, content)
+        for name, outlines in _drawn(content).items():
+            _write_outlines(path / "shapes" / name / "shapes.parquet", outlines)
+        release_memory()
         for raster in content.rasters:
             write_raster(path, raster)
         _write_head(path, content)
@@ -80,6 +89,7 @@ def quiet_library() -> Iterator[None]:
 
 
 def _write_with_library(path: Path, content: SlideContent) -> None:
+    import geopandas
     import spatialdata
     from spatialdata.models import PointsModel, ShapesModel
     from spatialdata.transformations import Scale
@@ -89,8 +99,9 @@ def _write_with_library(path: Path, content: SlideContent) -> None:
     elements: dict[str, Any] = {
         raster.element.split("/")[1]: _placeholder(raster, content) for raster in content.rasters
     }
-    for name, shapes in content.outlines.items():
-        elements[name] = ShapesModel.parse(shapes, transformations=transform)
+    for name, outlines in _drawn(content).items():
+        few = geopandas.GeoDataFrame({"geometry": outlines.shapes(0, 1)}, index=outlines.index[:1])
+        elements[name] = ShapesModel.parse(few, transformations=transform)
     if content.transcripts is not None:
         elements[keys.TRANSCRIPTS] = PointsModel.parse(
             content.transcripts,
@@ -101,6 +112,32 @@ def _write_with_library(path: Path, content: SlideContent) -> None:
         )
     elements[keys.TABLE] = content.table
     spatialdata.SpatialData.init_from_elements(elements).write(path)
+
+
+def _drawn(content: SlideContent) -> dict[str, Outlines]:
+    return {name: outlines for name, outlines in content.outlines.items() if len(outlines)}
+
+
+def _write_outlines(file: Path, outlines: Outlines) -> None:
+    """Replace the library's GeoParquet of one polygon by one of all, batch by batch, with the same schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import shapely
+
+    schema = pq.read_schema(file)
+    geo = json.loads(schema.metadata[b"geo"])
+    bounds = outlines.bounds()
+    has_several = bool((np.diff(outlines.first_ring) > 1).any())
+    geo["columns"]["geometry"]["bbox"] = [*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)]
+    geo["columns"]["geometry"]["geometry_types"] = ["MultiPolygon", "Polygon"] if has_several else ["Polygon"]
+    schema = schema.with_metadata({**schema.metadata, b"geo": json.dumps(geo).encode()})
+    partial = file.with_name(f".{file.name}.partial")
+    with pq.ParquetWriter(partial, schema) as writer:
+        for first, end, shapes in outlines.batches():
+            columns = {"geometry": shapely.to_wkb(shapes), keys.CELL_ID: outlines.cell_ids[first:end]}
+            arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    os.replace(partial, file)
 
 
 def _placeholder(raster: Raster, content: SlideContent) -> Any:
