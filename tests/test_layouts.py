@@ -102,6 +102,14 @@ def test_spellings_of_stains(written, name):
     assert canonical_stain(written) == name
 
 
+@pytest.mark.parametrize("file", ["morphology.ome.tif", "morphology_focus.ome.tif"])
+def test_files_that_hold_dapi_by_definition(tmp_path, file):
+    bundle = toy.toy_bundle(tmp_path / "bundle", "1.4")
+    b.xml(file, 'Name="DAPI"', 'Name="Channel 0"')(bundle)
+    found = describe_bundle(bundle)
+    assert [image.stain for image in (*found.focus, *found.stack)] == [keys.DAPI, keys.DAPI]
+
+
 def _ome(order: str, size_c: int, size_z: int, tiff_data: tuple[TiffData, ...] = ()) -> Ome:
     return Ome((None,) * size_c, size_c, size_z, order, tiff_data, None, size_c * size_z, None)
 

@@ -80,6 +80,8 @@ def _stains_of_file(file: Path, ome: Ome | None, notes: list[str]) -> list[Stain
 
 
 def _channel_name(ome: Ome, channel: int, file: Path) -> str:
+    if file.name in (STACK, FOCUS_FILE, MIP_FILE) and len(ome.channels) <= 1:
+        return keys.DAPI  # by 10x's definition of these files, whatever a channel is called in them
     name = ome.channels[channel] if channel < len(ome.channels) else None
     if name is None and len(ome.channels) == 1:
         name = ome.channels[0]
