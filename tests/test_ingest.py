@@ -304,6 +304,15 @@ def test_roi_without_cells_is_refused(bundle, tmp_path, caplog):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_named_in_one_line(bundle, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    arguments = [f"--zarr={tmp_path / 'file' / 's.zarr'}", f"--record={tmp_path / 'i.json'}", "--params=/dev/null"]
+    assert main(["ingest", str(bundle), "--slide=a", "--species=human", *arguments]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "s.zarr: expected to write the slide there" in said[0]
+
+
 # --- H&E ---
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 from spatia import io
 from spatia.config import IngestParams, load_params
 from spatia.errors import SpatiaError
-from spatia.xenium.ingesting import Request, checksums, describe_result, make_plan, open_content
+from spatia.xenium.ingesting import Plan, Request, checksums, describe_result, make_plan, open_content
 from spatia.xenium.layouts import AlignedImage, describe_bundle
 from spatia.xenium.memory import return_large_blocks
 from spatia.xenium.window import parse_roi
@@ -46,14 +47,23 @@ def run(args: argparse.Namespace) -> None:
     plan = make_plan(describe_bundle(args.bundle), request)
     for note in plan.notes:
         log.info("%s: %s", args.slide, note)
-    with open_content(plan) as (content, sources), io.whole_dir(args.zarr) as partial:
+    try:
+        record = write(plan, args.zarr)
+        io.write_json(args.record, record)
+    except OSError as problem:
+        raise SpatiaError(
+            f"{args.zarr}: expected to write the slide there, found {problem}; make room, or choose another place"
+        ) from None
+    size, stains = record["shape_px"], ", ".join(record["stains"])
+    log.info("%s: %d cells, %d x %d px, %s", args.slide, record["n_cells"], *size, stains)
+
+
+def write(plan: Plan, zarr: Path) -> dict[str, Any]:
+    """Write ``slide.zarr``, whole or not at all; return what ``ingest.json`` says of it."""
+    with open_content(plan) as (content, sources), io.whole_dir(zarr) as partial:
         write_slide(partial, content)
         sources.check(plan.bundle)
-        record = {**describe_result(plan, sources), "checksums": checksums(plan)}
-    io.write_json(args.record, record)
-    log.info(
-        "%s: %d cells, %d x %d px, %s", args.slide, len(plan.labels), *plan.window.shape, ", ".join(content.stains)
-    )
+        return {**describe_result(plan, sources), "checksums": checksums(plan)}
 
 
 def parse_he(image: str, alignment: str) -> AlignedImage | None:
