@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,3 +155,7 @@ def _tile_mask(new: ZarrZip, mask: zarr.Array, name: str, n: int, n_labels: int)
         return np.where(block > 0, block + np.uint32(copy * n_labels), 0).astype(np.uint32)
 
     new.chunked_array(name, (height * n, width * n), np.dtype(np.uint32), chunk, read)
+
+
+if __name__ == "__main__":
+    write_tiled_bundle(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
