@@ -23,6 +23,8 @@ VERBS = {
     "qc": "slide.zarr -> cell table with filters, quality of the slide",
     "crop": "slide.zarr -> cell crops",
     "tile": "slide.zarr -> niche and tissue tables, counts",
+    "pretrain": "crops, tiles and counts of the training slides -> a model",
+    "embed": "a model + a slide -> embeddings of its cells, niches and tissues",
     "export": "all tables of a slide -> AnnData, SpatialData, Xenium Explorer csv",
     "report": "everything -> results/report.html",
     "provenance": "write config, versions, commit and checksums of a run",

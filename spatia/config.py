@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from spatia.errors import SpatiaError
+from spatia.learn.settings import LossWeights, MaskParams
+from spatia.model.shape import ModelShape, shape_of
 
 Params = TypeVar("Params")
 
@@ -55,6 +57,121 @@ class TileParams:
     niches_per_tissue: int = 4
 
 
+@dataclass(frozen=True)
+class PretrainParams:
+    """How the model is trained.
+
+    Attributes
+    ----------
+    preset, model
+        Sizes (:data:`spatia.model.shape.PRESETS`), and changes of single values.
+    cell_epochs, tile_epochs, joint_epochs
+        Passes over the cells alone, over niche and tissue tiles alone, over everything (App. C).
+    cells_per_batch, joint_cells_per_batch, window_tissues
+        Cells of a batch in the first phase and in the others, whose batches hold whole tissue windows; how many
+        windows are shuffled together.
+    accumulate
+        Batches per step and process.
+    learning_rate, warmup_steps, weight_decay, clip_norm
+        AdamW; linear warm-up, then cosine to 0, in each phase (A24).
+    precision, compile, device, allow_cpu
+        ``auto``: bfloat16 on a GPU, float32 without; compile on a GPU only. ``device: cuda`` without a GPU is an
+        error unless ``allow_cpu``.
+    processes
+        Per node, started by torchrun: one per GPU.
+    image_weights, gene_weights
+        Starting weights, hub id or local path; empty = from scratch.
+    save_every_s
+        How often a running training stores where it is.
+    """
+
+    preset: Literal["tiny", "small", "base"] = "small"
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cell_epochs: int = 8
+    tile_epochs: int = 2
+    joint_epochs: int = 8
+    cells_per_batch: int = 128
+    joint_cells_per_batch: int = 256
+    window_tissues: int = 32
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    mask: MaskParams = MaskParams()
+    loss: LossWeights = LossWeights()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_cpu: bool = False
+    processes: int = 1
+    workers: int = 0
+    image_weights: str = ""
+    gene_weights: str = ""
+    save_every_s: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("cell_epochs", "tile_epochs", "joint_epochs", "warmup_steps", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} should not be negative, found {getattr(self, name)}")
+        for name in ("cells_per_batch", "joint_cells_per_batch", "accumulate", "processes", "window_tissues"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
+        if self.cell_epochs + self.tile_epochs + self.joint_epochs == 0:
+            raise ValueError("cell_epochs, tile_epochs and joint_epochs are all 0: nothing would be trained")
+        if not (self.learning_rate > 0 and self.clip_norm > 0):
+            raise ValueError("learning_rate and clip_norm should be above 0")
+        self.shape()
+
+    def shape(self) -> ModelShape:
+        """Return the preset with the changes of ``model``."""
+        known = [field.name for field in dataclasses.fields(ModelShape)]
+        unknown = sorted(set(self.model) - set(known))
+        if unknown:
+            raise ValueError(f"model: unknown key {unknown[0]!r}; the known keys are {', '.join(known)}")
+        hints = typing.get_type_hints(ModelShape)
+        for key, value in self.model.items():
+            _check_type("model", key, value, hints[key])
+        return shape_of(self.preset, **self.model)
+
+
+@dataclass(frozen=True)
+class EmbedParams:
+    """How slides are embedded with a checkpoint.
+
+    Attributes
+    ----------
+    min_shared_genes, min_shared_stains
+        A slide that shares less of the model's genes or stains with it is refused.
+    variants
+        Also embed each cell from its image alone and from its genes alone.
+    cluster_resolution, cluster_neighbours
+        Of the Leiden clusters of ``z``; on more than ``cluster_cells`` cells, a sample is clustered and the others
+        join their nearest neighbours.
+    """
+
+    cells_per_batch: int = 512
+    min_shared_genes: float = 0.5
+    min_shared_stains: float = 0.25
+    variants: bool = True
+    cluster_resolution: float = 1.0
+    cluster_neighbours: int = 15
+    cluster_cells: int = 20_000
+    n_reconstructions: int = 8
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_cpu: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("min_shared_genes", "min_shared_stains"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} should lie in 0 to 1, found {getattr(self, name)}")
+        if self.cells_per_batch < 1:
+            raise ValueError(f"cells_per_batch should be at least 1, found {self.cells_per_batch}")
+
+
 def load_params(path: Path | str, kind: type[Params]) -> Params:
     """Return the parameters in the YAML file ``path`` as the dataclass ``kind``.
 
@@ -84,7 +201,7 @@ def params_from_dict(content: dict[str, Any], kind: type[Params], where: str) ->
         raise SpatiaError(f"{where}: unknown key {unknown[0]!r}; the known keys are {', '.join(hints)}")
     for key, value in content.items():
         _check_type(where, key, value, hints[key])
-    content = {key: float(value) if _wants_float(hints[key], value) else value for key, value in content.items()}
+    content = {key: _as_wanted(value, hints[key], f"{where}: {key}") for key, value in content.items()}
     try:
         return kind(**content)
     except (TypeError, ValueError) as problem:
@@ -94,6 +211,12 @@ def params_from_dict(content: dict[str, Any], kind: type[Params], where: str) ->
 def params_to_dict(params: Any) -> dict[str, Any]:
     """Return a dataclass of parameters as a plain dictionary."""
     return dataclasses.asdict(params)
+
+
+def _as_wanted(value: Any, hint: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return params_from_dict(value, hint, where)  # type: ignore[arg-type]
+    return float(value) if _wants_float(hint, value) else value
 
 
 def _wants_float(hint: Any, value: Any) -> bool:
@@ -112,6 +235,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin is not None:

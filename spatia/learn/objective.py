@@ -1,0 +1,98 @@
+"""What pretraining minimises on one batch, level by level and jointly (App. B, C)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spatia.learn.losses import pixel_loss, zinb_loss
+from spatia.learn.settings import LossWeights
+from spatia.learn.view import BatchView, CellView, HiddenPatches, TileView
+from spatia.model.hierarchy import CellCodes, Spatia, TileLevel
+from spatia.model.image import ImageDecoder, Patches
+from spatia.model.packed import Runs
+
+N_QUERIES = 128  # genes that the token decoder is asked for in one step
+
+Losses = dict[str, Tensor]
+Objective = Callable[[Spatia, BatchView, torch.Generator], Losses]
+
+
+def cell_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> Losses:
+    """Return the losses of the cell level alone."""
+    codes = model.cell(view.cells.patches, view.cells.genes)
+    return _cell_losses(model, view.cells, codes, generator)
+
+
+def tile_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> Losses:
+    """Return the losses of the niche and tissue levels alone: their tiles' pixels; the cells stay unseen."""
+    losses: Losses = {}
+    for name, level, tiles in (("niche", model.niche, view.niches), ("tissue", model.tissue, view.tissues)):
+        if level is not None and tiles is not None:
+            losses[f"image_{name}"] = _tile_image_loss(level, tiles, *level.image(tiles.patches))
+    return losses
+
+
+def joint_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> Losses:
+    """Return the losses of all levels the model has, for a batch of whole niches (eq. 2 - 6)."""
+    levels = model(view)
+    losses = _cell_losses(model, view.cells, levels.cells, generator)
+    if levels.niche is not None and model.niche is not None and view.niches is not None:
+        losses["image_niche"] = _tile_image_loss(model.niche, view.niches, *levels.niche_tokens)
+        losses["gene_niche"] = _count_loss(model.niche, levels.niche, view.niches)
+    if levels.tissue is not None and model.tissue is not None and view.tissues is not None:
+        losses["image_tissue"] = _tile_image_loss(model.tissue, view.tissues, *levels.tissue_tokens)
+        losses["gene_tissue"] = _count_loss(model.tissue, levels.tissue, view.tissues, view.niche_tissue)
+    if levels.niche is not None:
+        losses["gene_fused"] = _embedding_loss(model, levels.fused, view.cells)
+    return losses
+
+
+def total_loss(losses: Losses, weights: LossWeights) -> Tensor:
+    """Return the weighted sum; names are ``<image or gene>_<what>``."""
+    kind = {"image": weights.image, "gene": weights.gene}
+    level = {"niche": weights.niche, "tissue": weights.tissue}
+    terms = [kind[name.split("_")[0]] * level.get(name.split("_")[1], 1.0) * loss for name, loss in losses.items()]
+    return torch.stack(terms).sum()
+
+
+def _cell_losses(model: Spatia, view: CellView, codes: CellCodes, generator: torch.Generator) -> Losses:
+    cell = model.cell
+    asked = torch.randperm(view.counts.shape[1], generator=generator)[:N_QUERIES].to(view.counts.device)
+    counts = cell.gene_decoder.read_tokens(*cell.memory(codes), asked)
+    return {
+        "image_cell": _image_loss(cell.image_decoder, codes.image_tokens, codes.image_runs, view.patches, view.hidden),
+        "gene_tokens": zinb_loss(counts, view.counts[:, asked], view.on_panel[:, asked]),
+        "gene_cell": _embedding_loss(model, codes.z, view),
+    }
+
+
+def _embedding_loss(model: Spatia, z: Tensor, view: CellView) -> Tensor:
+    return zinb_loss(model.cell.gene_decoder.read_embedding(z), view.counts, view.on_panel)
+
+
+def _count_loss(level: TileLevel, z: Tensor, tiles: TileView, tile: Tensor | None = None) -> Tensor:
+    """Return the loss of summed counts, read from embeddings of ``tile`` (n,) or of each tile."""
+    counts, on_panel = (tiles.counts, tiles.on_panel) if tile is None else (tiles.counts[tile], tiles.on_panel[tile])
+    return zinb_loss(level.gene_decoder.read_embedding(z), counts, on_panel)
+
+
+def _tile_image_loss(level: TileLevel, tiles: TileView, tokens: Tensor, runs: Runs) -> Tensor:
+    return _image_loss(level.image_decoder, tokens, runs, tiles.patches, tiles.hidden)
+
+
+def _image_loss(decoder: ImageDecoder, tokens: Tensor, runs: Runs, patches: Patches, hidden: HiddenPatches) -> Tensor:
+    """Return the loss of the hidden patches of the first ``hidden.n`` images; 0 if none was hidden."""
+    if not hidden.n:
+        return tokens.sum() * 0
+    return pixel_loss(reconstruct(decoder, tokens, runs, patches, hidden), hidden.target, hidden.weight)
+
+
+def reconstruct(decoder: ImageDecoder, tokens: Tensor, runs: Runs, patches: Patches, hidden: HiddenPatches) -> Tensor:
+    """Return (h, c, p, p) pixels of the hidden patches."""
+    asked, visible = runs.first(hidden.n), patches.runs.first(hidden.n)
+    return decoder(
+        tokens[: asked.n_tokens], asked, patches.position[: visible.n_tokens], visible, hidden.position, hidden.runs
+    )

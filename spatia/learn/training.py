@@ -1,0 +1,309 @@
+"""The training loop: phases of epochs of steps, resumable at any step (App. C).
+
+Everything random in a batch comes from (seed, phase, epoch, number), the learning rate from the step, so a training
+that goes on from its last stored state ends with the same weights as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spatia.errors import SpatiaError
+from spatia.io import whole_file
+from spatia.learn.devices import Machine, move
+from spatia.learn.objective import Losses, Objective, total_loss
+from spatia.learn.order import BatchOrder
+from spatia.learn.parallel import Group, average_gradients, mean_over
+from spatia.learn.settings import LossWeights
+from spatia.learn.view import BatchView
+from spatia.learn.views import ViewDataset, load_views, seed_of
+from spatia.model.hierarchy import Spatia
+from spatia.progress import progress
+
+log = logging.getLogger("spatia.pretrain")
+
+BETAS = (0.9, 0.95)  # as ViT-MAE was trained
+SHOWN_IDS = 5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of the training.
+
+    Attributes
+    ----------
+    name, epochs
+        Of the phase.
+    objective
+        Model, view and generator -> losses by name.
+    train, val
+        Batches; ``val`` None where no slide is set aside.
+    parts
+        The modules that learn.
+    """
+
+    name: str
+    epochs: int
+    objective: Objective
+    train: ViewDataset
+    val: ViewDataset | None
+    parts: tuple[nn.Module, ...]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters that learn, in a fixed order."""
+        return [p for part in self.parts for p in part.parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How steps are taken; see :class:`spatia.config.PretrainParams`."""
+
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    accumulate: int
+    weights: LossWeights
+    seed: int
+    workers: int = 0
+    save_every_s: float = 60.0
+
+
+@dataclass
+class Progress:
+    """How far a training is: the next step of an epoch of a phase, sums over the steps so far, and past epochs."""
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one model through its phases and keeps what is needed to go on.
+
+    Parameters
+    ----------
+    model, phases, recipe, machine, group
+        What, how and where.
+    fingerprint
+        Text that must not change between an interrupted training and its continuation.
+    work
+        Folder of the state of a running training; None stores none.
+    on_row
+        Called with every row of the history as it comes.
+    """
+
+    def __init__(
+        self,
+        model: Spatia,
+        phases: Sequence[Phase],
+        recipe: Recipe,
+        machine: Machine,
+        group: Group | None = None,
+        fingerprint: str = "",
+        work: Path | None = None,
+        on_row: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.model, self.phases, self.recipe, self.machine = model, [p for p in phases if p.epochs], recipe, machine
+        self.group, self.fingerprint, self.work = group or Group(), fingerprint, work
+        self.on_row = on_row or (lambda row: None)
+        self.progress = Progress()
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._saved_at = time.monotonic()
+        self._n_steps: dict[str, int] = {}
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the end, from the stored state if there is one; return the history.
+
+        Raises
+        ------
+        SpatiaError
+            If a loss is not finite, an epoch has no step, or the stored state belongs to another training.
+        """
+        self.resume()
+        while self.progress.phase < len(self.phases):
+            phase = self.phases[self.progress.phase]
+            if self.optimizer is None:
+                self.optimizer = self._make_optimizer(phase)
+            while self.progress.epoch < phase.epochs:
+                self._epoch(phase)
+                self.progress.epoch, self.progress.step, self.progress.sums = self.progress.epoch + 1, 0, {}
+                self.save(force=True)
+            self.progress.phase, self.progress.epoch, self.optimizer = self.progress.phase + 1, 0, None
+        return self.progress.rows
+
+    def _epoch(self, phase: Phase) -> None:
+        self.model.train()
+        n_steps = self.steps_per_epoch(phase)
+        batches = self._batches(phase)
+        bar = progress(range(self.progress.step, n_steps), f"{phase.name} {self.progress.epoch + 1}/{phase.epochs}")
+        for step in bar:
+            losses = self._step(phase, batches, step, n_steps)
+            for name, value in losses.items():
+                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+            self.progress.step, self.progress.total_steps = step + 1, self.progress.total_steps + 1
+            self.save()
+        means = {name: value / n_steps for name, value in self.progress.sums.items()}
+        self._note(phase, "train", means, n_steps)
+        if phase.val is not None:
+            self._note(phase, "val", self._evaluate(phase, phase.val), n_steps)
+
+    def _step(
+        self, phase: Phase, batches: Iterator[tuple[tuple[int, int], BatchView]], step: int, n_steps: int
+    ) -> dict[str, float]:
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        names: list[str] = []
+        found = torch.zeros(0)
+        for _ in range(self.recipe.accumulate):
+            key, view = next(batches)
+            losses = self._losses(phase, key, view)
+            loss = total_loss(losses, self.recipe.weights)
+            (loss / self.recipe.accumulate).backward()
+            names = [*losses, "total"]
+            values = torch.stack([value.detach().float() for value in (*losses.values(), loss)])
+            found = values if not len(found) else found + values
+        found = mean_over(self.group, found / self.recipe.accumulate)
+        average_gradients(phase.parameters, self.group)
+        norm = nn.utils.clip_grad_norm_(phase.parameters, self.recipe.clip_norm)
+        self._insist_on_finite(phase, step, found, norm, view)
+        rate = learning_rate(self.progress.epoch * n_steps + step, phase.epochs * n_steps, self.recipe)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = rate
+        self.optimizer.step()
+        return dict(zip(names, found.tolist(), strict=True))
+
+    def _losses(self, phase: Phase, key: tuple[int, int], view: BatchView) -> Losses:
+        seed = seed_of(self.recipe.seed, self.progress.phase, *key, 1)
+        torch.manual_seed(seed)  # dropout
+        generator = torch.Generator().manual_seed(seed)
+        with self.machine.autocast():
+            return phase.objective(self.model, move(view, self.machine.device), generator)
+
+    @torch.no_grad()
+    def _evaluate(self, phase: Phase, views: ViewDataset) -> dict[str, float]:
+        self.model.eval()
+        sums: dict[str, float] = {}
+        order = BatchOrder(views.batches)
+        for key, view in load_views(views, order, self.recipe.workers):
+            losses = self._losses(phase, key, view)
+            for name, value in {**losses, "total": total_loss(losses, self.recipe.weights)}.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        return {name: value / len(order) for name, value in sums.items()}
+
+    def steps_per_epoch(self, phase: Phase) -> int:
+        """Return how often an epoch of ``phase`` changes the weights; the same for every epoch."""
+        if phase.name not in self._n_steps:
+            n_batches = min(self._n_batches(phase, epoch) for epoch in range(phase.epochs))
+            self._n_steps[phase.name] = n_batches // self.recipe.accumulate
+        return self._n_steps[phase.name]
+
+    def _n_batches(self, phase: Phase, epoch: int) -> int:
+        order = self._order(phase)
+        order.set_epoch(epoch)
+        return len(order)
+
+    def _order(self, phase: Phase) -> BatchOrder:
+        is_cut = self.group.size * self.recipe.accumulate > 1
+        return BatchOrder(phase.train.batches, self.group.rank, self.group.size, drop_last=is_cut)
+
+    def _batches(self, phase: Phase) -> Iterator[tuple[tuple[int, int], BatchView]]:
+        if not self.steps_per_epoch(phase):
+            raise SpatiaError(
+                f"pretrain, phase {phase.name}: {phase.train.batches.n_cells} cells make fewer batches than "
+                f"{self.group.size} processes x {self.recipe.accumulate} accumulated ones need; make batches smaller"
+            )
+        order = self._order(phase)
+        order.set_epoch(self.progress.epoch, self.progress.step * self.recipe.accumulate)
+        return load_views(phase.train, order, self.recipe.workers)
+
+    def _make_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
+        decayed = [p for p in phase.parameters if p.ndim > 1]
+        others = [p for p in phase.parameters if p.ndim <= 1]
+        settings = [
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        on_gpu = self.machine.device.type == "cuda"
+        return torch.optim.AdamW(settings, lr=self.recipe.learning_rate, betas=BETAS, fused=on_gpu)
+
+    def _insist_on_finite(self, phase: Phase, step: int, found: Tensor, norm: Tensor, view: BatchView) -> None:
+        if bool(found.isfinite().all()) and bool(norm.isfinite()):
+            return
+        ids = ", ".join(view.cell_id[:SHOWN_IDS])
+        raise SpatiaError(
+            f"pretrain, phase {phase.name}, epoch {self.progress.epoch + 1}, step {step + 1}: the loss is not finite "
+            f"(total {float(found[-1])}, gradient {float(norm)}) in a batch of {len(view.cell_id)} cells: {ids}, ...; "
+            "lower learning_rate, or look at these cells"
+        )
+
+    def _note(self, phase: Phase, split: str, means: dict[str, float], n_steps: int) -> None:
+        done = (self.progress.epoch + 1) * n_steps
+        row = {
+            "phase": phase.name,
+            "epoch": self.progress.epoch + 1,
+            "step": self.progress.total_steps,
+            "learning_rate": learning_rate(done - 1, phase.epochs * n_steps, self.recipe),
+            "split": split,
+            **means,
+        }
+        self.progress.rows.append(row)
+        if self.group.is_first:
+            text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            log.info("%s %d/%d %s: %s", phase.name, self.progress.epoch + 1, phase.epochs, split, text)
+            self.on_row(row)
+
+    def save(self, force: bool = False) -> None:
+        """Store the state, at most every ``save_every_s`` unless forced."""
+        if self.work is None or not self.group.is_first:
+            return
+        if not force and time.monotonic() - self._saved_at < self.recipe.save_every_s:
+            return
+        assert self.optimizer is not None
+        state = {
+            "fingerprint": self.fingerprint,
+            "progress": vars(self.progress),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with whole_file(self.work / "state.pt") as partial:
+            torch.save(state, partial)
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go to the stored state, if there is one of this training; another's is left alone and overwritten later."""
+        if self.work is None or not (self.work / "state.pt").exists():
+            return
+        state = torch.load(self.work / "state.pt", map_location="cpu", weights_only=True)
+        if state["fingerprint"] != self.fingerprint:
+            log.info("%s: the state of a training with other settings or cells; starting anew", self.work)
+            return
+        self.progress = Progress(**state["progress"])
+        self.model.load_state_dict(state["model"])
+        if self.progress.phase < len(self.phases):
+            phase = self.phases[self.progress.phase]
+            self.optimizer = self._make_optimizer(phase)
+            self.optimizer.load_state_dict(state["optimizer"])
+        log.info("going on at step %d", self.progress.total_steps + 1)
+
+
+def learning_rate(step: int, n_steps: int, recipe: Recipe) -> float:
+    """Return the rate of step ``step`` of ``n_steps``: linear warm-up, then a cosine that ends at 0."""
+    warmup = min(recipe.warmup_steps, n_steps // 5)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, n_steps - warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,100 @@
+"""Sizes and switches of the model; loads no torch, so that configuration stays light."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+Preset = Literal["tiny", "small", "base"]
+Levels = Literal["cell", "niche", "tissue"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Everything that decides which tensors a model has.
+
+    The defaults are the ``small`` preset: a workstation without GPU. ``base`` is the paper's (Table 10).
+
+    Attributes
+    ----------
+    image_width, image_depth, image_heads
+        ViT over the cell's patches; the niche and tissue encoders have ``tile_depth`` blocks of the same width.
+    decoder_width, decoder_depth, decoder_heads
+        Of the image decoders.
+    gene_width, gene_depth, gene_heads
+        Transformer over genes.
+    max_gene_tokens, zero_gene_tokens
+        Genes of a cell that become tokens: all that are not zero, then at least so many zeros, filled up to a multiple
+        of 16 so that cells pack, and at most ``max_gene_tokens`` (A25). An on-panel gene that is no token is a zero.
+    embedding
+        Width of every embedding: cell, niche, tissue and fused.
+    patch_px, tile_patch_px, niche_shrink, tissue_level
+        Side of a cell's patch (A32) and of a tile's patch; by how much a niche tile is averaged before, and the
+        pyramid level (1 / 2 ** level) at which a tissue window is read.
+    levels
+        The highest level: cell alone, with niches (eq. 5), with tissue (eq. 6).
+    cross_attention
+        Fuse image and gene tokens, and the three levels (eq. 4), by attention; otherwise pooled vectors are joined.
+    """
+
+    image_width: int = 128
+    image_depth: int = 4
+    image_heads: int = 4
+    decoder_width: int = 96
+    decoder_depth: int = 1
+    decoder_heads: int = 4
+    gene_width: int = 128
+    gene_depth: int = 2
+    gene_heads: int = 4
+    max_gene_tokens: int = 128
+    zero_gene_tokens: int = 8
+    embedding: int = 192
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    patch_px: int = 8
+    tile_patch_px: int = 16
+    tile_depth: int = 2
+    niche_shrink: int = 2
+    tissue_level: int = 3
+    levels: Levels = "tissue"
+    cross_attention: bool = True
+
+    def __post_init__(self) -> None:
+        for width, heads in (("image_width", "image_heads"), ("decoder_width", "decoder_heads"),
+                             ("gene_width", "gene_heads"), ("embedding", "gene_heads")):  # fmt: skip
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"{width} {getattr(self, width)} should be a multiple of {heads} {getattr(self, heads)}"
+                )
+        if self.image_width % 4 or self.decoder_width % 4 or self.embedding % 4:
+            raise ValueError("image_width, decoder_width and embedding should be multiples of 4 (2-D positions)")
+        if self.levels not in ("cell", "niche", "tissue"):
+            raise ValueError(f"levels should be cell, niche or tissue, found {self.levels!r}")
+
+
+PRESETS: dict[str, ModelShape] = {
+    "tiny": ModelShape(
+        image_width=32, image_depth=1, image_heads=2, decoder_width=32, decoder_heads=2,
+        gene_width=32, gene_depth=1, gene_heads=2, max_gene_tokens=24, embedding=32, tile_depth=1,
+    ),
+    "small": ModelShape(),
+    "base": ModelShape(
+        image_width=768, image_depth=12, image_heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16,
+        gene_width=256, gene_depth=8, gene_heads=4, max_gene_tokens=1000, zero_gene_tokens=64, embedding=768, dropout=0.1,
+        tile_depth=12, niche_shrink=1, tissue_level=2,
+    ),
+}  # fmt: skip
+
+
+def shape_of(preset: str, **changes: object) -> ModelShape:
+    """Return a preset with some values changed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset should be one of {', '.join(PRESETS)}, found {preset!r}")
+    return dataclasses.replace(PRESETS[preset], **changes)  # type: ignore[arg-type]
