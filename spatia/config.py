@@ -98,8 +98,8 @@ class PretrainParams:
     warmup_steps: int = 50
     weight_decay: float = 0.05
     clip_norm: float = 1.0
-    mask: MaskParams = MaskParams()
-    loss: LossWeights = LossWeights()
+    mask: MaskParams = dataclasses.field(default_factory=MaskParams)
+    loss: LossWeights = dataclasses.field(default_factory=LossWeights)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -207,9 +207,15 @@ def test_without_tiles_no_image_is_needed(slides):
         CellDataset([files], LoadParams(tiles=True))[0, 0]
 
 
-def test_a_level_that_is_not_there_is_refused(slides):
-    with pytest.raises(SpatiaError, match="tissue_level 5 asked, found levels 0 to 1"):
-        CellDataset([slides[0].files], LoadParams(tiles=True, tissue_level=5))[0, 0]
+def test_a_level_that_is_not_stored_is_averaged_from_the_last_one(slides):
+    shallow, deep = (
+        CellDataset([slides[0].files], dataclasses.replace(SMALL, tiles=True, tissue_level=level))[0, 0].tissue_tiles
+        for level in (1, 3)
+    )
+    n, c, side, _ = shallow.shape
+    averaged = shallow.float().view(n, c, side // 4, 4, side // 4, 4).mean((3, 5))
+    assert deep.shape == averaged.shape
+    assert (deep.float() - averaged).abs().max() <= 0.5
 
 
 # --- order ------------------------------------------------------------------------------------------------------

@@ -108,12 +108,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise SpatiaError(f"{folder / TENSORS}: expected the model's tensors, found no file; copy the whole folder")
     try:
         shape = ModelShape(**record["shape"])
-        known = {field.name: record[field.name] for field in dataclasses.fields(Vocabulary)}
+        known: dict[str, Any] = {field.name: record[field.name] for field in dataclasses.fields(Vocabulary)}
         tensors = load_file(folder / TENSORS)
     except Exception as problem:
         raise SpatiaError(f"{folder}: expected a checkpoint, found a damaged one ({problem}); copy it again") from None
-    lists = ("stains", "genes", "gene_ids")
-    vocabulary = Vocabulary(**{name: tuple(value) if name in lists else value for name, value in known.items()})
+    for name in ("stains", "genes", "gene_ids"):
+        known[name] = tuple(known[name])
+    vocabulary = Vocabulary(**known)
     model = Spatia(shape, len(vocabulary.stains), len(vocabulary.genes))
     try:
         model.load_state_dict(tensors)

@@ -76,8 +76,9 @@ def _start_decoder(decoder: ImageDecoder, found: VitMaeWeights) -> str:
 
 def _load_blocks(blocks: nn.ModuleList, found: Sequence[dict[str, Tensor]], n_heads: int | None, key: str) -> None:
     for block, tensors in zip(blocks, found, strict=True):
-        if block.attn.num_heads != n_heads:
-            raise SpatiaError(f"{key}: the starting weights have {n_heads} heads, found {block.attn.num_heads}; set it")
+        n_ours = int(block.attn.num_heads)  # type: ignore[union-attr, arg-type]
+        if n_ours != n_heads:
+            raise SpatiaError(f"{key}: the starting weights have {n_heads} heads, the model {n_ours}; set {key}")
         try:
             block.load_state_dict(tensors)
         except RuntimeError as problem:

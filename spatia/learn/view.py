@@ -15,7 +15,7 @@ from spatia.model.image import Normaliser, Patches, tile_patches
 from spatia.model.packed import Runs, tokens_of
 from spatia.model.shape import ModelShape
 
-GENES_PACK = 16
+GENES_PACK = 8
 
 
 @dataclass(frozen=True)

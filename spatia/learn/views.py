@@ -19,7 +19,8 @@ from spatia.model.shape import ModelShape
 
 def seed_of(*numbers: int) -> int:
     """Return one seed that depends on all numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    # numpy pads with zeros, so the length has to count
+    return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True)

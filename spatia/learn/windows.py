@@ -29,15 +29,16 @@ class SlideImage:
 
     store: SlideStore  # its ``image``, ``he`` and ``shape_px`` are those of the level
     luts: tuple[NDArray[np.uint8], ...]  # per stain of the crops, in their order
+    level: int = 0
 
 
 def open_image(path: Path | None, name: str, scaling: Scaling, level: int) -> SlideImage:
-    """Open level ``level`` (0 = full resolution, each next one half the side) of a slide's images.
+    """Open level ``level`` (0 = full resolution, each next one half the side) of a slide's images, or its last one.
 
     Raises
     ------
     SpatiaError
-        If there is no such slide or level, or its stains are not those of the crops.
+        If there is no such slide, or its stains are not those of the crops.
     """
     if path is None:
         raise SpatiaError(f"slide {name}: tiles and context need slide.zarr, found none; give SlideFiles.image")
@@ -45,12 +46,11 @@ def open_image(path: Path | None, name: str, scaling: Scaling, level: int) -> Sl
     found = store.stains + (HE_STAINS if store.he is not None else ())
     if found[: len(scaling.stains)] != scaling.stains:
         raise SpatiaError(f"{path}: expected the stains of the crops, {scaling.stains}, found {found}; crop again")
-    if level >= len(store.image_levels):
-        raise SpatiaError(f"{path}: tissue_level {level} asked, found levels 0 to {len(store.image_levels) - 1}")
+    level = min(level, len(store.image_levels) - 1)
     image = store.image_levels[level]
     he = store.he_levels[level] if store.he is not None else None
     at_level = dataclasses.replace(store, image=image, he=he, shape_px=(image.shape[1], image.shape[2]))
-    return SlideImage(at_level, tuple(scaling.luts(np.dtype(image.dtype))))
+    return SlideImage(at_level, tuple(scaling.luts(np.dtype(image.dtype))), level)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class ChunkCache:
                 window[:, y - y0 : y_end - y0, x - x0 : x_end - x0] = part
         return window
 
+    def stored_level(self, slide: int, level: int) -> int:
+        """Return the level that is read for ``level``: small slides have few."""
+        return self._image(slide, level).level
+
     def _image(self, slide: int, level: int) -> SlideImage:
         if (slide, level) not in self._images:
             self._images[slide, level] = self._open(slide, level)
@@ -128,7 +132,18 @@ def read_windows(
     target = iter(windows.numpy())
     for place in places:
         is_wanted = place.stain_place >= 0
+        stored = cache.stored_level(place.slide, level)
         for y0, x0 in zip(place.y0.tolist(), place.x0.tolist(), strict=True):
-            window = cache.read(place.slide, level, y0 >> level, x0 >> level, side)
-            next(target)[place.stain_place[is_wanted]] = window[is_wanted]
+            window = cache.read(place.slide, stored, y0 >> stored, x0 >> stored, size >> stored)
+            next(target)[place.stain_place[is_wanted]] = _shrink(window[is_wanted], level - stored)
     return windows
+
+
+def _shrink(window: NDArray[np.uint8], halvings: int) -> NDArray[np.uint8]:
+    """Return (c, y, x) averaged over squares of 2 ** ``halvings`` pixels, rounded."""
+    if not halvings:
+        return window
+    c, height, width = window.shape
+    step = 1 << halvings
+    squares = window.reshape(c, height // step, step, width // step, step)
+    return np.rint(squares.mean((2, 4))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The whole model: cells from image and genes, niches from cells and tiles, tissue from niches, all fused (eq. 2 - 6)."""
+"""The whole model: cells from image and genes, niches from cells and tiles, tissue from niches, fused (eq. 2 - 6)."""
 
 from __future__ import annotations
 

@@ -61,6 +61,11 @@ class Normaliser:
         values = (values - self.mean[:, None, None]) / self.sd[:, None, None]
         return values * is_measured
 
+    def invert(self, values: Tensor) -> Tensor:
+        """Return grey values, uint8, of normalised (t, c, p, p)."""
+        roots = values * self.sd[:, None, None] + self.mean[:, None, None]
+        return (roots.clamp(0, 1).square() * 255).round().to(torch.uint8)
+
 
 class ImageEncoder(nn.Module):
     """Patches -> tokens, with one class token per image in front.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -104,7 +105,7 @@ def join(parts: Sequence[tuple[Tensor, Runs]]) -> tuple[Tensor, Runs]:
     return torch.cat(joined), Runs(tuple(cut), tuple(values.sum(1).tolist()))
 
 
-def self_attend(qkv: Tensor, runs: Runs, dropout: float = 0.0) -> Tensor:
+def self_attend(qkv: Tensor, runs: Runs) -> Tensor:
     """Return attention of every sequence to itself.
 
     Parameters
@@ -121,12 +122,12 @@ def self_attend(qkv: Tensor, runs: Runs, dropout: float = 0.0) -> Tensor:
     out = []
     for part in runs.split(qkv):
         q, k, v = part.permute(2, 0, 3, 1, 4)
-        out.append(scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).flatten(2).flatten(0, 1))
+        out.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1))
     return torch.cat(out)
 
 
 def cross_attend(q: Tensor, kv: Tensor, query_runs: Runs, key_runs: Runs) -> Tensor:
-    """Return attention of every sequence of ``q`` (t, heads, d) to its own of ``kv`` (s, 2, heads, d): (t, heads * d)."""
+    """Return attention (t, heads * d) of every sequence of ``q`` (t, heads, d) to its own of ``kv`` (s, 2, heads, d)."""
     query_runs, key_runs = pair_runs(query_runs, key_runs)
     out = []
     for q_part, kv_part in zip(query_runs.split(q), key_runs.split(kv), strict=True):
@@ -136,14 +137,14 @@ def cross_attend(q: Tensor, kv: Tensor, query_runs: Runs, key_runs: Runs) -> Ten
     return torch.cat(out)
 
 
-def run_block(block: Block, x: Tensor, runs: Runs) -> Tensor:
-    """Apply a timm block to packed tokens (t, d): the same numbers as ``block`` on each sequence alone."""
-    attention = block.attn
-    qkv = attention.qkv(block.norm1(x)).view(len(x), 3, attention.num_heads, attention.head_dim)
-    dropout = attention.attn_drop.p if block.training else 0.0
-    found = attention.proj_drop(attention.proj(self_attend(qkv, runs, dropout)))
-    x = x + block.drop_path1(block.ls1(found))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+def run_block(block: nn.Module, x: Tensor, runs: Runs) -> Tensor:
+    """Apply a timm ``Block`` to packed tokens (t, d): the same numbers as the block on each sequence alone."""
+    parts: Any = block
+    attention = parts.attn
+    qkv = attention.qkv(parts.norm1(x)).view(len(x), 3, attention.num_heads, attention.head_dim)
+    found = attention.proj_drop(attention.proj(self_attend(qkv, runs)))
+    x = x + parts.drop_path1(parts.ls1(found))
+    return x + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(x))))
 
 
 def make_blocks(width: int, depth: int, heads: int, mlp_ratio: float, dropout: float = 0.0) -> nn.ModuleList:

@@ -9,6 +9,13 @@ from typing import Literal
 Preset = Literal["tiny", "small", "base"]
 Levels = Literal["cell", "niche", "tissue"]
 
+_WIDTHS_OF_HEADS = (
+    ("image_width", "image_heads"),
+    ("decoder_width", "decoder_heads"),
+    ("gene_width", "gene_heads"),
+    ("embedding", "gene_heads"),
+)
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -26,7 +33,7 @@ class ModelShape:
         Transformer over genes.
     max_gene_tokens, zero_gene_tokens
         Genes of a cell that become tokens: all that are not zero, then at least so many zeros, filled up to a multiple
-        of 16 so that cells pack, and at most ``max_gene_tokens`` (A25). An on-panel gene that is no token is a zero.
+        of 8 so that cells pack, and at most ``max_gene_tokens`` (A25). An on-panel gene that is no token is a zero.
     embedding
         Width of every embedding: cell, niche, tissue and fused.
     patch_px, tile_patch_px, niche_shrink, tissue_level
@@ -61,12 +68,10 @@ class ModelShape:
     cross_attention: bool = True
 
     def __post_init__(self) -> None:
-        for width, heads in (("image_width", "image_heads"), ("decoder_width", "decoder_heads"),
-                             ("gene_width", "gene_heads"), ("embedding", "gene_heads")):  # fmt: skip
+        for width, heads in _WIDTHS_OF_HEADS:
             if getattr(self, width) % getattr(self, heads):
-                raise ValueError(
-                    f"{width} {getattr(self, width)} should be a multiple of {heads} {getattr(self, heads)}"
-                )
+                found = f"{width} {getattr(self, width)} and {heads} {getattr(self, heads)}"
+                raise ValueError(f"{width} should be a multiple of {heads}, found {found}")
         if self.image_width % 4 or self.decoder_width % 4 or self.embedding % 4:
             raise ValueError("image_width, decoder_width and embedding should be multiples of 4 (2-D positions)")
         if self.levels not in ("cell", "niche", "tissue"):
@@ -81,8 +86,8 @@ PRESETS: dict[str, ModelShape] = {
     "small": ModelShape(),
     "base": ModelShape(
         image_width=768, image_depth=12, image_heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16,
-        gene_width=256, gene_depth=8, gene_heads=4, max_gene_tokens=1000, zero_gene_tokens=64, embedding=768, dropout=0.1,
-        tile_depth=12, niche_shrink=1, tissue_level=2,
+        gene_width=256, gene_depth=8, gene_heads=4, max_gene_tokens=1000, zero_gene_tokens=64, embedding=768,
+        dropout=0.1, tile_depth=12, niche_shrink=1, tissue_level=2,
     ),
 }  # fmt: skip
 

@@ -11,7 +11,9 @@ GROUP = "group"
 KEPT, REMOVED, UNLABELLED = "kept", "removed", "unlabelled"
 
 
-def cell_groups(cells: pd.DataFrame, tiles: pd.DataFrame, labels: pd.DataFrame | None) -> dict[str, pd.Series]:
+def cell_groups(
+    cells: pd.DataFrame, tiles: pd.DataFrame, labels: pd.DataFrame | None, clusters: pd.Series
+) -> dict[str, pd.Series]:
     """Return the groups of every cell of the bundle, by file name.
 
     Parameters
@@ -19,12 +21,15 @@ def cell_groups(cells: pd.DataFrame, tiles: pd.DataFrame, labels: pd.DataFrame |
     cells : QC table, index ``cell_id``, columns ``keep`` and ``reason``
     tiles : membership of kept cells, index ``cell_id``, columns ``niche`` and ``tissue``
     labels : the user's labels, index ``cell_id``, one column per annotation
+    clusters : cluster of the embedding of kept cells, index ``cell_id``
     """
     kept = cells[keys.KEEP].astype(bool)
     groups = {"qc": cells[keys.REASON].astype(str).where(~kept, KEPT)}
     for level in (keys.NICHE, keys.TISSUE):
         member = tiles[level].reindex(cells.index)
         groups[level] = member.map(lambda row, level=level: f"{level} {int(row)}", na_action="ignore").fillna(REMOVED)
+    member = clusters.reindex(cells.index)
+    groups["cluster"] = member.map(lambda cluster: f"cluster {int(cluster)}", na_action="ignore").fillna(REMOVED)
     if labels is not None:
         named = labels.reindex(cells.index).fillna(UNLABELLED)
         groups |= {label_column(str(name)): named[name] for name in named}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 SAMPLE_COLUMNS = ("donor", "tissue", "disease", "species", "split")
 # a cell's place in the tissue grid is called `tissue` in the tables; the organ of the sheet keeps out of its way
 SAMPLE_NAMES = {"tissue": "organ"}
-NOWHERE = -1  # niche and tissue of cells that were removed
+# file of the embed stage -> key of obsm
+OBSM_KEYS = {
+    "z": "X_spatia",
+    "z_cell": "X_spatia_cell",
+    "z_niche": "X_spatia_niche",
+    "z_tissue": "X_spatia_tissue",
+    "z_image": "X_spatia_image",
+    "z_genes": "X_spatia_genes",
+}
+PER_NICHE = ("z_niche", "z_tissue")
+NOWHERE = -1  # niche and tissue and cluster of cells that were removed
 _ELEMENTS = ("images", "labels", "shapes", "points")
 
 
@@ -39,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--qc-cells", type=Path, required=True, metavar="FILE", help="cells.parquet of qc")
     parser.add_argument("--crops", type=Path, required=True, metavar="DIR", help="crops of the slide")
     parser.add_argument("--tiles", type=Path, required=True, metavar="DIR", help="tiles of the slide")
+    parser.add_argument("--embeddings", type=Path, required=True, metavar="DIR", help="embeddings of the slide")
     parser.add_argument("--labels", default="", metavar="FILE", help="csv of cell_id and labels; '' for none")
     parser.add_argument("--sample", default="{}", metavar="JSON", help="the slide's line in the sheet, as JSON")
     parser.add_argument("--h5ad", type=Path, required=True, metavar="FILE", help="AnnData to write")
@@ -55,16 +67,51 @@ def run(args: argparse.Namespace) -> int:
     labels = read_labels(Path(args.labels), cells.index) if args.labels else None
     _check_members(cells, tiles, str(args.tiles))
     _check_members(cells, crops, str(args.crops))
+    embedded = read_embeddings(args.embeddings)
+    _check_members(cells, embedded.cells, str(args.embeddings))
     table = annotate(cells, tiles, crops, labels, args.slide, _read_sample(args.sample))
+    table["cluster"] = embedded.cells["cluster"].reindex(table.index).fillna(NOWHERE).astype(np.int32)
     everything = make_anndata(slide, table, read_json(args.record))
+    add_embeddings(everything, embedded)
     kept = everything[everything.obs[keys.KEEP].to_numpy(bool)].copy()
     with whole_file(args.h5ad) as partial:
         kept.write_h5ad(partial)
     write_store(slide, everything, args.store)
     with whole_dir(args.explorer) as folder:
-        for name, groups in cell_groups(cells, tiles, labels).items():
+        for name, groups in cell_groups(cells, tiles, labels, embedded.cells["cluster"]).items():
             (folder / f"{name}.csv").write_text(groups_csv(groups), encoding="utf-8")
     return 0
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of the kept cells; ``cells`` has one row each, index ``cell_id``, and their cluster."""
+
+    cells: pd.DataFrame
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]  # key of obsm -> (cells, width)
+
+
+def read_embeddings(folder: Path) -> Embeddings:
+    """Return what embed wrote, every level as one row per cell."""
+    record, cells = read_json(folder / "embed.json"), read_table(folder / "cells.parquet")
+    arrays = {}
+    for name, key in OBSM_KEYS.items():
+        path = folder / f"{name}.npy"
+        if path.exists():
+            values = np.load(path, mmap_mode="r")
+            arrays[key] = values[cells[keys.NICHE]] if name in PER_NICHE else values
+    return Embeddings(_by_id(cells), record, arrays)
+
+
+def add_embeddings(table: AnnData, found: Embeddings) -> None:
+    """Add every embedding to ``obsm``; cells that were removed have NaN."""
+    rows = found.cells.index.get_indexer(table.obs_names)
+    for key, values in found.arrays.items():
+        full = np.full((len(rows), values.shape[1]), np.nan, np.float32)
+        full[rows >= 0] = values[rows[rows >= 0]]
+        table.obsm[key] = full
+    table.uns["spatia"]["embed"] = json.dumps(found.record, sort_keys=True)
 
 
 def annotate(

@@ -24,8 +24,9 @@ from spatia.report.sheet import read_sheet
 
 FORMAT = 1
 PACKAGES = (
-    "anndata", "dask", "geopandas", "numba", "numpy", "pandas", "pyarrow", "scikit-image", "scipy", "shapely",
-    "snakemake", "snakemake-executor-plugin-slurm", "spatialdata", "spatialdata-io", "tifffile", "torch", "zarr",
+    "anndata", "dask", "geopandas", "igraph", "leidenalg", "numba", "numpy", "pandas", "pyarrow", "safetensors",
+    "scikit-image", "scikit-learn", "scipy", "shapely", "snakemake", "snakemake-executor-plugin-slurm", "spatialdata",
+    "spatialdata-io", "tifffile", "timm", "torch", "umap-learn", "zarr",
 )  # fmt: skip
 
 

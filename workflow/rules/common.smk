@@ -12,7 +12,7 @@ from snakemake.utils import update_config, validate
 
 ROOT = Path(workflow.basedir).parent
 # Stages with a parameter file
-STAGES = ("simulate", "ingest", "qc", "crop", "tile")
+STAGES = ("simulate", "ingest", "qc", "crop", "tile", "pretrain", "embed")
 
 
 def project_file(path):
@@ -91,6 +91,50 @@ def modelled_slides():
 def stage_params(stage):
     """Return the YAML file with the parameters of a stage; a changed value reruns the stage."""
     return project_file(f"config/stages/{stage}.yaml")
+
+
+def read_params(stage):
+    """Return the parameters of a stage as written, for what a rule itself has to know."""
+    with open(stage_params(stage), encoding="utf-8") as handle:
+        return yaml.safe_load(handle) or {}
+
+
+def gpu_of(stage):
+    """Return the resource `gpu` where a stage's parameters ask for one."""
+    wanted = read_params(stage)
+    if wanted.get("device") != "cuda" or wanted.get("allow_cpu"):
+        return {}
+    return {"gpu": int(wanted.get("processes", 1))}
+
+
+def launcher():
+    """Return how `spatia pretrain` is started: by torchrun where it has several processes."""
+    n = int(read_params("pretrain").get("processes", 1))
+    if n == 1:
+        return "spatia"
+    return f"torchrun --standalone --nproc-per-node {n} -m spatia.cli"
+
+
+def trains():
+    """Whether this run trains its model itself."""
+    return config["checkpoint"] == "train"
+
+
+def checkpoint_path():
+    """Return the folder of the model that slides are embedded with."""
+    if not trains():
+        return config["checkpoint"]
+    if modelled_slides() and not slides_of("train"):
+        raise WorkflowError(
+            f"{project_file(config['slides'])}: no slide has split train, so there is nothing to learn from; "
+            "set checkpoint in config.yaml to the folder of a trained model"
+        )
+    return "results/pretrain/checkpoint"
+
+
+def options_list(option, values):
+    """Return an option with its values, or nothing."""
+    return [option, *values] if values else []
 
 
 def sheet_value(column):

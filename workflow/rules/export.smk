@@ -6,6 +6,7 @@ rule export:
         cells="results/qc/{slide}/cells.parquet",
         crops="results/crop/{slide}/crops",
         tiles="results/tile/{slide}/tiles",
+        embeddings="results/embed/{slide}/embeddings",
         labels=existing("labels"),
     output:
         h5ad="results/export/{slide}/{slide}.h5ad",
@@ -24,5 +25,6 @@ rule export:
         options=options(labels=sheet_path("labels"), sample=sample_of),
     shell:
         "spatia export --slide {wildcards.slide:q} --zarr {input.zarr:q} --record {input.record:q}"
-        " --qc-cells {input.cells:q} --crops {input.crops:q} --tiles {input.tiles:q} {params.options:q}"
+        " --qc-cells {input.cells:q} --crops {input.crops:q} --tiles {input.tiles:q}"
+        " --embeddings {input.embeddings:q} {params.options:q}"
         " --h5ad {output.h5ad:q} --store {output.store:q} --explorer {output.explorer:q} --log {log:q}"

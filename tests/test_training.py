@@ -1,0 +1,235 @@
+"""The training loop: it learns, resumes exactly, gives the same from one process and from two, and stops in time."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy_model import make_model, make_view, open_toys, tiny_shape, toy_slides
+
+from spatia.errors import SpatiaError
+from spatia.learn.devices import Machine, choose_machine
+from spatia.learn.objective import cell_losses, joint_losses, tile_losses, total_loss
+from spatia.learn.settings import NOTHING_HIDDEN, LossWeights, MaskParams
+from spatia.learn.statistics import fit_statistics
+from spatia.learn.training import Phase, Recipe, Trainer, learning_rate
+from spatia.learn.views import ViewDataset, seed_of
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+RECIPE = Recipe(1e-3, 2, 0.05, 1.0, 1, LossWeights(), seed=3)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    return toy_slides(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_phases(slides, model, epochs=1, mask=None, cells_per_batch=24):
+    cells, whole = (open_toys(slides, tiles, cells_per_batch=cells_per_batch) for tiles in (False, True))
+
+    def phase(name, objective, dataset, parts, number):
+        views = ViewDataset(dataset, model.normaliser(), model.shape, mask or MaskParams(), (3, number))
+        return Phase(name, epochs, objective, views, None, parts)
+
+    return [
+        phase("cell", cell_losses, cells, (model.cell,), 0),
+        phase("tile", tile_losses, whole, (model.niche.image, model.niche.image_decoder), 1),
+        phase("joint", joint_losses, whole, (model,), 2),
+    ]
+
+
+def train(slides, recipe=RECIPE, work=None, epochs=1, stop_at=None, **options):
+    """Train a tiny model; with `stop_at`, break off before that step as a kill would."""
+    model = make_model(open_toys(slides, tiles=False), tiny_shape(dropout=0.1))
+    trainer = Trainer(model, make_phases(slides, model, epochs, **options), recipe, CPU, work=work, fingerprint="f")
+    if stop_at is not None:
+        whole_step = trainer._step
+
+        def step(*arguments):
+            if trainer.progress.total_steps == stop_at:
+                raise KeyboardInterrupt
+            return whole_step(*arguments)
+
+        trainer._step = step
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        return model, trainer
+    return model, trainer.run()
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+def test_the_tiny_model_learns_eight_cells_by_heart(slides):
+    dataset = open_toys(slides[:1], cells_per_batch=1000)
+    ids = dataset[0, 0].cell_id[:8]
+    files = [dataclasses.replace(slides[0].files, cells=list(ids))]
+    eight = type(dataset)(files, dataset.params)
+    model = make_model(eight).train()
+    fit_statistics(model, eight)
+    view = make_view(eight, model, dataclasses.replace(NOTHING_HIDDEN, mask_ratio=0.5, full_share=0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
+    history = []
+    for _ in range(120):
+        losses = joint_losses(model, view, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        total_loss(losses, LossWeights()).backward()
+        optimizer.step()
+        history.append({name: float(loss.detach()) for name, loss in losses.items()})
+    assert len(view.cell_id) == 8
+    assert history[-1]["image_cell"] < 0.35 * history[0]["image_cell"]
+    rates = model.cell.gene_decoder.read_embedding(model(view).fused).log_mean.exp()
+    panel = view.cells.on_panel
+    found = torch.corrcoef(torch.stack([rates[panel], view.cells.counts[panel]]))[0, 1]
+    assert float(found.detach()) > 0.95
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(slides):
+    one, rows = train(slides)
+    two, again = train(slides)
+    assert_same(weights(one), weights(two))
+    assert rows == again
+    three, _ = train(slides, dataclasses.replace(RECIPE, seed=4))
+    assert not torch.equal(one.cell.join.weight, three.cell.join.weight)
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 4, 6])
+def test_broken_off_anywhere_it_ends_with_the_same_weights(slides, tmp_path, stop_at):
+    recipe = dataclasses.replace(RECIPE, save_every_s=0.0)
+    whole, rows = train(slides, recipe, epochs=2)
+    train(slides, recipe, tmp_path / "work", epochs=2, stop_at=stop_at)
+    model, again = train(slides, recipe, tmp_path / "work", epochs=2)
+    assert_same(weights(whole), weights(model))
+    assert rows == again
+
+
+def test_a_state_of_another_training_is_not_taken_up(slides, tmp_path):
+    recipe = dataclasses.replace(RECIPE, save_every_s=0.0)
+    train(slides, recipe, tmp_path / "work", stop_at=3)
+    model = make_model(open_toys(slides, tiles=False), tiny_shape(dropout=0.1))
+    trainer = Trainer(model, make_phases(slides, model), recipe, CPU, work=tmp_path / "work", fingerprint="other")
+    trainer.resume()
+    assert trainer.progress.total_steps == 0
+
+
+def test_a_history_row_per_epoch_and_phase(slides):
+    _, rows = train(slides, epochs=2)
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        (name, epoch) for name in ("cell", "tile", "joint") for epoch in (1, 2)
+    ]
+    assert rows[0].keys() >= {"image_cell", "gene_tokens", "gene_cell", "total", "learning_rate", "step", "split"}
+    assert rows[-1].keys() >= {"image_niche", "gene_niche", "image_tissue", "gene_tissue", "gene_fused"}
+    assert rows[-1]["step"] == max(row["step"] for row in rows)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_cells(slides):
+    model = make_model(open_toys(slides, tiles=False))
+    with torch.no_grad():
+        model.cell.join.weight[0, 0] = torch.nan
+    trainer = Trainer(model, make_phases(slides, model), RECIPE, CPU)
+    with pytest.raises(SpatiaError, match=r"phase cell, epoch 1, step 1: the loss is not finite .* (one|two)-\d+"):
+        trainer.run()
+
+
+def test_too_few_batches_are_refused(slides):
+    model = make_model(open_toys(slides, tiles=False))
+    recipe = dataclasses.replace(RECIPE, accumulate=50)
+    with pytest.raises(SpatiaError, match="make batches smaller"):
+        Trainer(model, make_phases(slides, model), recipe, CPU).run()
+
+
+def test_warm_up_then_cosine():
+    recipe = dataclasses.replace(RECIPE, warmup_steps=4, learning_rate=1.0)
+    rates = [learning_rate(step, 104, recipe) for step in range(104)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1.0
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[-1] < 1e-3
+    assert learning_rate(0, 5, recipe) == pytest.approx(0.5)  # a short training warms up for a fifth of it
+
+
+def test_seeds_depend_on_every_number():
+    assert len({seed_of(1, 2), seed_of(2, 1), seed_of(1, 2, 0), seed_of(1)}) == 4
+
+
+def test_a_gpu_that_is_not_there_is_an_error_unless_allowed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SpatiaError, match="asked for a GPU, found none"):
+        choose_machine("cuda", "auto", allow_cpu=False)
+    assert choose_machine("cuda", "auto", allow_cpu=True).device.type == "cpu"
+    assert choose_machine("auto", "auto", allow_cpu=False).dtype == torch.float32
+    assert choose_machine("cpu", "bfloat16", allow_cpu=False).dtype == torch.bfloat16
+
+
+def test_bfloat16_trains_too(slides):
+    model = make_model(open_toys(slides, tiles=False))
+    machine = dataclasses.replace(CPU, dtype=torch.bfloat16)
+    rows = Trainer(model, make_phases(slides, model), RECIPE, machine).run()
+    plain = Trainer(make_model(open_toys(slides, tiles=False)), make_phases(slides, model), RECIPE, CPU)
+    assert rows[0]["total"] == pytest.approx(plain.run()[0]["total"], rel=0.2)
+    assert model.cell.join.weight.dtype == torch.float32
+
+
+WORKER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_training import CPU, RECIPE, make_phases
+from toy_model import make_model, open_toys, tiny_shape, toy_slides
+from spatia.learn.parallel import join_group, leave_group
+from spatia.learn.training import Trainer
+import dataclasses
+group = join_group("cpu")
+slides = toy_slides(Path(sys.argv[2]) / f"toy_{group.rank}_of_{group.size}")
+model = make_model(open_toys(slides, tiles=False), tiny_shape(dropout=0.1))
+recipe = dataclasses.replace(RECIPE, accumulate=int(sys.argv[3]))
+rows = Trainer(model, make_phases(slides, model, cells_per_batch=12), recipe, CPU, group).run()
+if group.is_first:
+    torch.save({"weights": model.state_dict(), "rows": rows}, sys.argv[4])
+leave_group(group)
+"""
+
+
+def run_worker(folder: Path, processes: int, accumulate: int) -> dict:
+    script, out = folder / "worker.py", folder / f"{processes}.pt"
+    script.write_text(WORKER, encoding="utf-8")
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    arguments = [str(script), str(Path(__file__).parent), str(folder), str(accumulate), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *arguments], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
+    one, two = run_worker(tmp_path, 1, accumulate=2), run_worker(tmp_path, 2, accumulate=1)
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+    assert [row["step"] for row in one["rows"]] == [row["step"] for row in two["rows"]]
+    for mine, theirs in zip(one["rows"], two["rows"], strict=True):
+        assert theirs["total"] == pytest.approx(mine["total"], rel=1e-5)
