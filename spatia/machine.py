@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 
@@ -13,3 +14,10 @@ def available_cpus() -> int:
     """
     granted = os.environ.get("SLURM_CPUS_PER_TASK")
     return int(granted) if granted else len(os.sched_getaffinity(0))
+
+
+def return_freed_memory() -> None:
+    """Have glibc return freed memory to the system; blocks of many sizes otherwise leave gaps that it keeps."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; elsewhere there is nothing to call
+    if trim is not None:
+        trim(0)

@@ -45,6 +45,7 @@ def run(tmp_path_factory):
     export = folder / "results/export/toy/toy.h5ad"
     export.parent.mkdir(parents=True)
     export.touch()
+    (folder / "results/embed/toy/embeddings").mkdir(parents=True)
     fail(folder, FAILED, "ingest", f"reading\nspatia ingest: error: first\n{REASON}\nbye\n")
     for rule, job, line in (
         ("qc", "toy", "12.5\t0:00:12\t512.2"),
@@ -170,7 +171,13 @@ def test_unreadable_file_is_named_and_the_rest_is_shown(run, tmp_path, capsys):
     broken = tmp_path / "run"
     shutil.copytree(run / "results/qc/toy", broken / "results/qc/toy")
     (broken / "results/qc/toy/histograms.npz").write_bytes(b"PK, but no archive")
-    for done in ("ingest/toy/ingest.json", "tile/toy/tiles/x", "export/toy/toy.h5ad", "crop/toy/crops/x"):
+    for done in (
+        "ingest/toy/ingest.json",
+        "tile/toy/tiles/x",
+        "export/toy/toy.h5ad",
+        "crop/toy/crops/x",
+        "embed/toy/embeddings/x",
+    ):
         (broken / "results" / done).parent.mkdir(parents=True)
         (broken / "results" / done).write_text("{}", encoding="utf-8")
     write_sheet(broken, ROWS[:1])
@@ -277,7 +284,7 @@ def test_reason_of_a_failure(text, reason):
 def test_first_stage_without_output_is_the_one_that_failed(tmp_path):
     row = {"slide": "a", "bundle": "b", "split": "train"}
     stages = status.stages_of(row, with_export=True)
-    assert stages == ["ingest", "qc", "crop", "tile", "export"]
+    assert stages == ["ingest", "qc", "crop", "tile", "pretrain", "embed", "export"]
     assert status.find_status(tmp_path, "a", stages) == Status("not run", "ingest", "ingest did not start")
     for stage in ("ingest", "crop"):
         done = tmp_path / status.OUTPUTS[stage].format(slide="a")
@@ -290,7 +297,7 @@ def test_first_stage_without_output_is_the_one_that_failed(tmp_path):
 
 def test_stages_follow_the_sheet():
     assert status.stages_of({"split": "qc", "bundle": "simulated"}, True) == ["simulate", "ingest", "qc", "crop"]
-    assert status.stages_of({"split": "apply"}, False) == ["ingest", "qc", "crop", "tile"]
+    assert status.stages_of({"split": "apply"}, False) == ["ingest", "qc", "crop", "tile", "pretrain", "embed"]
 
 
 def test_sheet_keeps_text_as_it_is(tmp_path):
@@ -443,7 +450,7 @@ def test_numbers_for_people():
         "—",
         "1,234",
     ]
-    assert [format_percent(v) for v in (0.000128, 0.5, None)] == ["0.013 %", "50 %", "—"]
+    assert [format_percent(v) for v in (0.000128, 0.5, None, 1.0)] == ["0.013 %", "50 %", "—", "100 %"]
 
 
 # --- a browser ---

@@ -15,7 +15,7 @@ from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.objective import cell_losses, joint_losses, tile_losses, total_loss
 from spatia.learn.settings import NOTHING_HIDDEN, LossWeights, MaskParams
 from spatia.learn.statistics import fit_statistics
-from spatia.learn.training import Phase, Recipe, Trainer, learning_rate
+from spatia.learn.training import Phase, Recipe, Trainer, add_sums, learning_rate
 from spatia.learn.views import ViewDataset, seed_of
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -39,7 +39,8 @@ def make_phases(slides, model, epochs=1, mask=None, cells_per_batch=24):
     cells, whole = (open_toys(slides, tiles, cells_per_batch=cells_per_batch) for tiles in (False, True))
 
     def phase(name, objective, dataset, parts, number):
-        views = ViewDataset(dataset, model.normaliser(), model.shape, mask or MaskParams(), (3, number))
+        seen = dataclasses.replace(mask or MaskParams(), **({"full_share": 0.0} if name == "tile" else {}))
+        views = ViewDataset(dataset, model.normaliser(), model.shape, seen, (3, number))
         return Phase(name, epochs, objective, views, None, parts)
 
     return [
@@ -147,6 +148,18 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cells(slides):
     trainer = Trainer(model, make_phases(slides, model), RECIPE, CPU)
     with pytest.raises(SpatiaError, match=r"phase cell, epoch 1, step 1: the loss is not finite .* (one|two)-\d+"):
         trainer.run()
+
+
+def test_a_loss_that_was_not_asked_for_is_left_out_of_the_mean(slides):
+    whole = MaskParams(full_share=1.0, drop_image=0.0)
+    _, rows = train(slides, mask=whole)
+    assert "image_cell" not in rows[0]
+    assert rows[0]["gene_cell"] > 0
+    assert "image_niche" in rows[1]  # the tile phase hides patches all the same
+    assert add_sums({"total": [1.0, 1.0]}, {"gene_cell": [2.0, 1.0], "total": [3.0, 1.0]}) == {
+        "gene_cell": [2.0, 1.0],
+        "total": [4.0, 2.0],
+    }
 
 
 def test_too_few_batches_are_refused(slides):

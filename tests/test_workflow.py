@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from workflow_run import data_files, killed, make_run, planned_jobs, snakemake, write_sheet
+from workflow_run import data_files, killed, make_run, planned_jobs, snakemake, use_model, write_sheet
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +30,7 @@ def copy(finished, tmp_path):
 
 def test_it_ends_with_report_tables_and_exports(finished):
     results = finished[0] / "results"
+    assert (results / "pretrain/history.tsv").exists()
     for name in ("report.html", "cohort.tsv", "provenance.json", "export/one/one.h5ad", "export/one/one.zarr"):
         assert (results / name).exists(), name
 
@@ -47,7 +48,7 @@ def test_touching_a_parameter_file_reruns_nothing(copy):
 def test_a_changed_value_reruns_its_stage_and_what_follows(copy):
     path = copy / "config" / "stages" / "crop.yaml"
     path.write_text(path.read_text().replace("scaling: percentile", "scaling: minmax"))
-    assert planned_jobs(copy) == {"crop": 1, "export": 1, "report": 1, "provenance": 1}
+    assert planned_jobs(copy) == {**dict.fromkeys(["crop", "pretrain", "embed", "export"], 1), "report": 1, "provenance": 1}
 
 
 def test_one_more_slide_runs_only_that_slide_and_the_cohort(copy):
@@ -55,17 +56,19 @@ def test_one_more_slide_runs_only_that_slide_and_the_cohort(copy):
     before = data_files(copy)
     shutil.copytree(copy / "results" / "simulate" / "one" / "bundle", copy / "bundles" / "new slide's; bundle")
     write_sheet(copy, [{"slide": "one"}, {"slide": "two", "bundle": "bundles/new slide's; bundle", "split": "apply"}])
-    slide_steps = dict.fromkeys(["ingest", "qc", "crop", "tile", "export"], 1)
+    slide_steps = dict.fromkeys(["ingest", "qc", "crop", "tile", "embed", "export"], 1)
     assert planned_jobs(copy) == {**slide_steps, "report": 1, "provenance": 1}
     snakemake(copy)
     after = data_files(copy)
-    old_slide = [name for name in before if "/one/" in name]
+    old_slide = [name for name in before if "/one/" in name or "/pretrain/" in name]
     assert {name: after[name] for name in old_slide} == {name: before[name] for name in old_slide}
     assert "results/export/two/two.h5ad" in after
     assert path.exists()
 
 
 def test_a_broken_slide_does_not_stop_the_others_and_the_report_says_why(copy):
+    (copy / "results" / "pretrain").rename(copy / "model")
+    use_model(copy, "model/checkpoint")
     broken = copy / "bundles" / "broken"
     shutil.copytree(copy / "results" / "simulate" / "one" / "bundle", broken)
     (broken / "cells.parquet").write_bytes(b"garbage")
@@ -137,9 +140,42 @@ def test_unknown_config_keys_and_doubled_slides_are_refused(tmp_path):
     assert "stands in two rows" in done.stdout + done.stderr
 
 
+def test_slides_without_a_model_are_refused_before_anything_runs(tmp_path):
+    folder = make_run(tmp_path / "run", ["one"])
+    write_sheet(folder, [{"slide": "one", "split": "apply"}])
+    done = snakemake(folder, "--dry-run", check=False)
+    assert done.returncode != 0
+    assert "no slide has split train" in done.stdout + done.stderr
+    use_model(folder, "no/such/model")
+    done = snakemake(folder, "--dry-run", check=False)
+    assert done.returncode != 0
+    assert "no/such/model: expected the folder of a trained model" in done.stdout + done.stderr
+
+
+def test_slides_that_need_no_model_train_none(tmp_path):
+    folder = make_run(tmp_path / "run", ["one"])
+    write_sheet(folder, [{"slide": "one", "split": "qc"}])
+    plan = planned_jobs(folder)
+    assert not {"pretrain", "embed", "tile"} & set(plan)
+    assert plan["crop"] == 1
+
+
+def test_the_model_is_trained_anew_when_its_parameters_change_and_not_when_those_of_embed_do(copy):
+    path = copy / "config" / "stages" / "embed.yaml"
+    path.write_text(path.read_text().replace("min_shared_genes: 0.5", "min_shared_genes: 0.4"))
+    assert planned_jobs(copy) == {"embed": 1, "export": 1, "report": 1, "provenance": 1}
+    path = copy / "config" / "stages" / "pretrain.yaml"
+    path.write_text(path.read_text() + "seed: 5\n")
+    assert planned_jobs(copy)["pretrain"] == 1
+
+
 def test_a_dry_run_over_a_thousand_slides_plans_them_all(tmp_path):
     folder = make_run(tmp_path / "run", ["one"])
     write_sheet(folder, [{"slide": f"s{number}", "split": "apply"} for number in range(1000)])
+    (folder / "model").mkdir()
+    (folder / "model" / "model.json").write_text("{}", encoding="utf-8")
+    use_model(folder, "model")
     plan = planned_jobs(folder)
-    assert plan["ingest"] == plan["export"] == 1000
+    assert plan["ingest"] == plan["embed"] == plan["export"] == 1000
+    assert "pretrain" not in plan
     assert plan["report"] == 1

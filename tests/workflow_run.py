@@ -41,8 +41,18 @@ def make_run(folder: Path, slides: list[str], side_px: int = 512) -> Path:
         "slides": {slide: {"seed": number} for number, slide in enumerate(slides)},
     }
     (folder / "config" / "stages" / "simulate.yaml").write_text(yaml.safe_dump(small), encoding="utf-8")
+    model = {"preset": "tiny", "cell_epochs": 2, "tile_epochs": 1, "joint_epochs": 2, "cells_per_batch": 32}
+    model |= {"joint_cells_per_batch": 64, "save_every_s": 0.5}
+    (folder / "config" / "stages" / "pretrain.yaml").write_text(yaml.safe_dump(model), encoding="utf-8")
     write_sheet(folder, [{"slide": slide} for slide in slides])
     return folder
+
+
+def use_model(folder: Path, checkpoint: str) -> None:
+    """Have a run embed its slides with a model that exists."""
+    (folder / "config" / "config.yaml").write_text(
+        f"slides: config/slides.tsv\ncheckpoint: {checkpoint}\n", encoding="utf-8"
+    )
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

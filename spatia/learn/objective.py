@@ -16,7 +16,17 @@ from spatia.model.packed import Runs
 
 N_QUERIES = 128  # genes that the token decoder is asked for in one step
 
-Losses = dict[str, Tensor]
+Losses = dict[str, Tensor]  # a loss of something that no cell or tile of the batch was asked for is not there
+LOSS_NAMES = (
+    "image_cell",
+    "gene_tokens",
+    "gene_cell",
+    "image_niche",
+    "gene_niche",
+    "image_tissue",
+    "gene_tissue",
+    "gene_fused",
+)
 Objective = Callable[[Spatia, BatchView, torch.Generator], Losses]
 
 
@@ -31,7 +41,7 @@ def tile_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> L
     losses: Losses = {}
     for name, level, tiles in (("niche", model.niche, view.niches), ("tissue", model.tissue, view.tissues)):
         if level is not None and tiles is not None:
-            losses[f"image_{name}"] = _tile_image_loss(level, tiles, *level.image(tiles.patches))
+            losses |= _tile_image_loss(f"image_{name}", level, tiles, level.image(tiles.patches))
     return losses
 
 
@@ -40,10 +50,10 @@ def joint_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> 
     levels = model(view)
     losses = _cell_losses(model, view.cells, levels.cells, generator)
     if levels.niche is not None and model.niche is not None and view.niches is not None:
-        losses["image_niche"] = _tile_image_loss(model.niche, view.niches, *levels.niche_tokens)
+        losses |= _tile_image_loss("image_niche", model.niche, view.niches, levels.niche_tokens)
         losses["gene_niche"] = _count_loss(model.niche, levels.niche, view.niches)
     if levels.tissue is not None and model.tissue is not None and view.tissues is not None:
-        losses["image_tissue"] = _tile_image_loss(model.tissue, view.tissues, *levels.tissue_tokens)
+        losses |= _tile_image_loss("image_tissue", model.tissue, view.tissues, levels.tissue_tokens)
         losses["gene_tissue"] = _count_loss(model.tissue, levels.tissue, view.tissues, view.niche_tissue)
     if levels.niche is not None:
         losses["gene_fused"] = _embedding_loss(model, levels.fused, view.cells)
@@ -51,19 +61,22 @@ def joint_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> 
 
 
 def total_loss(losses: Losses, weights: LossWeights) -> Tensor:
-    """Return the weighted sum; names are ``<image or gene>_<what>``."""
+    """Return the weighted sum, 0 without losses; names are ``<image or gene>_<what>``."""
     kind = {"image": weights.image, "gene": weights.gene}
     level = {"niche": weights.niche, "tissue": weights.tissue}
     terms = [kind[name.split("_")[0]] * level.get(name.split("_")[1], 1.0) * loss for name, loss in losses.items()]
-    return torch.stack(terms).sum()
+    return torch.stack(terms).sum() if terms else torch.zeros((), requires_grad=True)
 
 
 def _cell_losses(model: Spatia, view: CellView, codes: CellCodes, generator: torch.Generator) -> Losses:
     cell = model.cell
     asked = torch.randperm(view.counts.shape[1], generator=generator)[:N_QUERIES].to(view.counts.device)
     counts = cell.gene_decoder.read_tokens(*cell.memory(codes), asked)
+    image = _image_loss(
+        "image_cell", cell.image_decoder, codes.image_tokens, codes.image_runs, view.patches, view.hidden
+    )
     return {
-        "image_cell": _image_loss(cell.image_decoder, codes.image_tokens, codes.image_runs, view.patches, view.hidden),
+        **image,
         "gene_tokens": zinb_loss(counts, view.counts[:, asked], view.on_panel[:, asked]),
         "gene_cell": _embedding_loss(model, codes.z, view),
     }
@@ -79,15 +92,18 @@ def _count_loss(level: TileLevel, z: Tensor, tiles: TileView, tile: Tensor | Non
     return zinb_loss(level.gene_decoder.read_embedding(z), counts, on_panel)
 
 
-def _tile_image_loss(level: TileLevel, tiles: TileView, tokens: Tensor, runs: Runs) -> Tensor:
-    return _image_loss(level.image_decoder, tokens, runs, tiles.patches, tiles.hidden)
+def _tile_image_loss(name: str, level: TileLevel, tiles: TileView, tokens: tuple[Tensor, Runs] | None) -> Losses:
+    assert tokens is not None
+    return _image_loss(name, level.image_decoder, *tokens, tiles.patches, tiles.hidden)
 
 
-def _image_loss(decoder: ImageDecoder, tokens: Tensor, runs: Runs, patches: Patches, hidden: HiddenPatches) -> Tensor:
-    """Return the loss of the hidden patches of the first ``hidden.n`` images; 0 if none was hidden."""
+def _image_loss(
+    name: str, decoder: ImageDecoder, tokens: Tensor, runs: Runs, patches: Patches, hidden: HiddenPatches
+) -> Losses:
+    """Return the loss of the hidden patches; nothing if none was hidden."""
     if not hidden.n:
-        return tokens.sum() * 0
-    return pixel_loss(reconstruct(decoder, tokens, runs, patches, hidden), hidden.target, hidden.weight)
+        return {}
+    return {name: pixel_loss(reconstruct(decoder, tokens, runs, patches, hidden), hidden.target, hidden.weight)}
 
 
 def reconstruct(decoder: ImageDecoder, tokens: Tensor, runs: Runs, patches: Patches, hidden: HiddenPatches) -> Tensor:

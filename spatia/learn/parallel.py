@@ -67,11 +67,10 @@ def average_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
             parameter.grad = mean.view_as(parameter)
 
 
-def mean_over(group: Group, values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``values`` over the processes."""
+def sum_over(group: Group, values: torch.Tensor) -> torch.Tensor:
+    """Return the sum of ``values`` over the processes."""
     if group.size > 1:
         dist.all_reduce(values)
-        values /= group.size
     return values
 
 

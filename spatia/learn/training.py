@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from spatia.errors import SpatiaError
 from spatia.io import whole_file
 from spatia.learn.devices import Machine, move
-from spatia.learn.objective import Losses, Objective, total_loss
+from spatia.learn.objective import LOSS_NAMES, Losses, Objective, total_loss
 from spatia.learn.order import BatchOrder
-from spatia.learn.parallel import Group, average_gradients, mean_over
+from spatia.learn.parallel import Group, average_gradients, sum_over
 from spatia.learn.settings import LossWeights
 from spatia.learn.view import BatchView
 from spatia.learn.views import ViewDataset, load_views, seed_of
+from spatia.machine import return_freed_memory
 from spatia.model.hierarchy import Spatia
 from spatia.progress import progress
 
@@ -33,6 +34,11 @@ log = logging.getLogger("spatia.pretrain")
 
 BETAS = (0.9, 0.95)  # as ViT-MAE was trained
 SHOWN_IDS = 5
+TRIM_EVERY = 20  # steps; batches differ in size, and memory would grow by gigabytes
+TOTAL = "total"
+COUNTED = (*LOSS_NAMES, TOTAL)
+
+Sums = dict[str, list[float]]  # name of a loss -> its sum, and over how many batches
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     total_steps: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: Sums = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -151,32 +157,31 @@ class Trainer:
         batches = self._batches(phase)
         bar = progress(range(self.progress.step, n_steps), f"{phase.name} {self.progress.epoch + 1}/{phase.epochs}")
         for step in bar:
-            losses = self._step(phase, batches, step, n_steps)
-            for name, value in losses.items():
-                self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+            self.progress.sums = add_sums(self.progress.sums, self._step(phase, batches, step, n_steps))
             self.progress.step, self.progress.total_steps = step + 1, self.progress.total_steps + 1
+            if self.progress.total_steps % TRIM_EVERY == 0:
+                return_freed_memory()
             self.save()
-        means = {name: value / n_steps for name, value in self.progress.sums.items()}
-        self._note(phase, "train", means, n_steps)
+        self._note(phase, "train", self.progress.sums, n_steps)
         if phase.val is not None:
             self._note(phase, "val", self._evaluate(phase, phase.val), n_steps)
 
     def _step(
         self, phase: Phase, batches: Iterator[tuple[tuple[int, int], BatchView]], step: int, n_steps: int
-    ) -> dict[str, float]:
+    ) -> Sums:
         assert self.optimizer is not None
         self.optimizer.zero_grad(set_to_none=True)
-        names: list[str] = []
-        found = torch.zeros(0)
+        found = torch.zeros(2, len(COUNTED), device=self.machine.device)
         for _ in range(self.recipe.accumulate):
             key, view = next(batches)
             losses = self._losses(phase, key, view)
             loss = total_loss(losses, self.recipe.weights)
             (loss / self.recipe.accumulate).backward()
-            names = [*losses, "total"]
-            values = torch.stack([value.detach().float() for value in (*losses.values(), loss)])
-            found = values if not len(found) else found + values
-        found = mean_over(self.group, found / self.recipe.accumulate)
+            for name, value in {**losses, TOTAL: loss}.items():
+                column = COUNTED.index(name)
+                found[0, column] += value.detach().float()
+                found[1, column] += 1
+        found = sum_over(self.group, found).cpu()
         average_gradients(phase.parameters, self.group)
         norm = nn.utils.clip_grad_norm_(phase.parameters, self.recipe.clip_norm)
         self._insist_on_finite(phase, step, found, norm, view)
@@ -184,7 +189,7 @@ class Trainer:
         for settings in self.optimizer.param_groups:
             settings["lr"] = rate
         self.optimizer.step()
-        return dict(zip(names, found.tolist(), strict=True))
+        return {name: pair for name, pair in zip(COUNTED, found.T.tolist(), strict=True) if pair[1]}
 
     def _losses(self, phase: Phase, key: tuple[int, int], view: BatchView) -> Losses:
         seed = seed_of(self.recipe.seed, self.progress.phase, *key, 1)
@@ -194,15 +199,14 @@ class Trainer:
             return phase.objective(self.model, move(view, self.machine.device), generator)
 
     @torch.no_grad()
-    def _evaluate(self, phase: Phase, views: ViewDataset) -> dict[str, float]:
+    def _evaluate(self, phase: Phase, views: ViewDataset) -> Sums:
         self.model.eval()
-        sums: dict[str, float] = {}
-        order = BatchOrder(views.batches)
-        for key, view in load_views(views, order, self.recipe.workers):
+        sums: Sums = {}
+        for key, view in load_views(views, BatchOrder(views.batches), self.recipe.workers):
             losses = self._losses(phase, key, view)
-            for name, value in {**losses, "total": total_loss(losses, self.recipe.weights)}.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-        return {name: value / len(order) for name, value in sums.items()}
+            losses[TOTAL] = total_loss(losses, self.recipe.weights)
+            sums = add_sums(sums, {name: [float(value), 1.0] for name, value in losses.items()})
+        return sums
 
     def steps_per_epoch(self, phase: Phase) -> int:
         """Return how often an epoch of ``phase`` changes the weights; the same for every epoch."""
@@ -246,11 +250,12 @@ class Trainer:
         ids = ", ".join(view.cell_id[:SHOWN_IDS])
         raise SpatiaError(
             f"pretrain, phase {phase.name}, epoch {self.progress.epoch + 1}, step {step + 1}: the loss is not finite "
-            f"(total {float(found[-1])}, gradient {float(norm)}) in a batch of {len(view.cell_id)} cells: {ids}, ...; "
-            "lower learning_rate, or look at these cells"
+            f"(total {float(found[0, -1])}, gradient {float(norm)}) in a batch of {len(view.cell_id)} cells: {ids}, "
+            "...; lower learning_rate, or look at these cells"
         )
 
-    def _note(self, phase: Phase, split: str, means: dict[str, float], n_steps: int) -> None:
+    def _note(self, phase: Phase, split: str, sums: Sums, n_steps: int) -> None:
+        means = {name: total / count for name, (total, count) in sums.items()}
         done = (self.progress.epoch + 1) * n_steps
         row = {
             "phase": phase.name,
@@ -298,6 +303,15 @@ class Trainer:
             self.optimizer = self._make_optimizer(phase)
             self.optimizer.load_state_dict(state["optimizer"])
         log.info("going on at step %d", self.progress.total_steps + 1)
+
+
+def add_sums(one: Sums, two: Sums) -> Sums:
+    """Return the sum of two; a loss may be missing in either."""
+    names = [name for name in COUNTED if name in one or name in two]
+    nothing = [0.0, 0.0]
+    return {
+        name: [a + b for a, b in zip(one.get(name, nothing), two.get(name, nothing), strict=True)] for name in names
+    }
 
 
 def learning_rate(step: int, n_steps: int, recipe: Recipe) -> float:

@@ -127,7 +127,7 @@ def self_attend(qkv: Tensor, runs: Runs) -> Tensor:
 
 
 def cross_attend(q: Tensor, kv: Tensor, query_runs: Runs, key_runs: Runs) -> Tensor:
-    """Return attention (t, heads * d) of every sequence of ``q`` (t, heads, d) to its own of ``kv`` (s, 2, heads, d)."""
+    """Return attention (t, heads * d) of sequences of ``q`` (t, heads, d) to their own of ``kv`` (s, 2, heads, d)."""
     query_runs, key_runs = pair_runs(query_runs, key_runs)
     out = []
     for q_part, kv_part in zip(query_runs.split(q), key_runs.split(kv), strict=True):

@@ -21,13 +21,15 @@ class SlideFacts:
     Attributes
     ----------
     row : its line in the sheet
-    record, qc : contents of ``ingest.json`` and ``qc.json``, None where the slide did not get so far
+    record, qc, embed : contents of ``ingest.json``, ``qc.json`` and ``embed.json``, None where the slide did not get so
+        far
     """
 
     row: dict[str, str]
     status: Status
     record: dict[str, Any] | None
     qc: dict[str, Any] | None
+    embed: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from scipy.stats import binned_statistic_2d
 
 from spatia import keys
@@ -118,7 +117,7 @@ def draw_count_map(cells: pd.DataFrame, size_um: tuple[float, float]) -> Picture
     scale = 4.6 / max(width, height)  # inches per micrometre
     size = max(width * scale, 1.2), max(height * scale, 1.2)
     with plots.new_figure(size[0] + 1.9, size[1] + 0.7) as figure:
-        axes = _axes_in(figure, (0.75, 0.5), size)
+        axes = plots.axes_in(figure, (0.75, 0.5), size)
         top = float(np.nanmax(mean)) if np.isfinite(mean).any() else 1.0
         drawn = axes.pcolormesh(edges[0], edges[1], mean, norm=LogNorm(1, max(top, 2.0), clip=True), cmap="viridis")
         axes.set_facecolor("#e4e4e4")
@@ -126,7 +125,7 @@ def draw_count_map(cells: pd.DataFrame, size_um: tuple[float, float]) -> Picture
         axes.set_ylim(height, 0)
         axes.set_xlabel("x (µm)")
         axes.set_ylabel("y (µm)")
-        bar = _axes_in(figure, (0.75 + size[0] + 0.15, 0.5), (0.15, size[1]))
+        bar = plots.axes_in(figure, (0.75 + size[0] + 0.15, 0.5), (0.15, size[1]))
         figure.colorbar(drawn, cax=bar, label="transcripts per cell", format="{x:g}")
         caption = f"Mean transcripts per cell in squares of {step:.0f} µm, all cells of the bundle; grey: no cell."
         return Picture("count_map", "Transcripts over the slide", caption, plots.to_png(figure))
@@ -150,12 +149,6 @@ def draw_cells_per_niche(cells_per_niche: np.ndarray, niche_um: float) -> Pictur
             f" largest {top} (as Fig. 3 of the paper)."
         )
         return Picture("cells_per_niche", "Cells per niche", caption, plots.to_png(figure))
-
-
-def _axes_in(figure: Figure, corner_in: tuple[float, float], size_in: tuple[float, float]) -> Axes:
-    """Add axes whose lower left corner and size are given in inches."""
-    width, height = figure.get_size_inches()
-    return figure.add_axes((corner_in[0] / width, corner_in[1] / height, size_in[0] / width, size_in[1] / height))
 
 
 def _grey_edges(values: np.ndarray) -> np.ndarray:

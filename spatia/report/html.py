@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from spatia.report.cohort import SHEET_COLUMNS, SlideFacts, first_focus, worst_saturation
+from spatia.report.model_section import ModelSection
 from spatia.report.plots import Picture
 from spatia.report.status import FAILED, OK
 
@@ -57,6 +58,7 @@ class RunPage:
     rules: pd.DataFrame
     runtime: Picture | None = None
     slides: Sequence[SlidePage] = field(default_factory=tuple)
+    model: ModelSection | None = None
 
 
 def render_page(run: RunPage) -> str:
@@ -110,8 +112,9 @@ def inline_image(picture: Picture, n_slides: int) -> InlineImage:
         # no `optimize`: pillow then needs the whole file in one buffer, and fails where its guess is too small
         image.save(buffer, "JPEG", quality=quality, subsampling=0)
     else:
-        # plots have few colours; a palette makes them a third of the size
-        image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        # plots have few colours; a palette makes them a third of the size. The octree keeps colours that are rare but
+        # mean something (a small cluster's), which median cut merges
+        image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
             buffer, "PNG", optimize=True
         )
     kind = "jpeg" if picture.is_photo else "png"
@@ -130,7 +133,9 @@ def format_number(value: Any, digits: int = 3) -> str:
 
 def format_percent(value: Any) -> str:
     """Return a share as a percentage with two digits that mean something."""
-    return "—" if value is None or pd.isna(value) else f"{100 * value:.2g} %"
+    if value is None or pd.isna(value):
+        return "—"
+    return f"{100 * value:.0f} %" if value >= 0.995 else f"{100 * value:.2g} %"
 
 
 def _totals(slides: Sequence[SlidePage]) -> dict[str, int]:

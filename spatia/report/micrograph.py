@@ -127,6 +127,14 @@ def dark_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None
         )  # fmt: skip
 
 
+def add_stain_legend(figure: Figure, stains: Sequence[str]) -> None:
+    """Name the colours of the stains above the pictures of a figure on white."""
+    handles = [Patch(facecolor=stain_colours(stains)[i][0], edgecolor=plots.GREY, linewidth=0.5, label=stains[i])
+               for i in composite_stains(stains)]  # fmt: skip
+    figure.legend(handles=handles, loc="upper left", ncols=len(handles), fontsize=8, borderpad=0.2,
+                  columnspacing=1.2, handlelength=1.2)  # fmt: skip
+
+
 def size_in(image: np.ndarray, band_in: float, longest_px: int) -> tuple[float, float]:
     """Return the size of a figure of one picture below a band, in inches."""
     height, width = image.shape[:2]

@@ -99,6 +99,12 @@ def set_margins(
     )  # fmt: skip
 
 
+def axes_in(figure: Figure, corner_in: tuple[float, float], size_in: tuple[float, float]) -> Axes:
+    """Add axes whose lower left corner and size are given in inches."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes((corner_in[0] / width, corner_in[1] / height, size_in[0] / width, size_in[1] / height))
+
+
 def round_length_um(width_um: float) -> float:
     """Return the largest 1, 2 or 5 x 10^n micrometres that is at most a quarter of ``width_um``."""
     limit = width_um / 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from spatia.errors import SpatiaError
 from spatia.io import read_json, read_table
 from spatia.report import fields, figures, gallery, overview
 from spatia.report.plots import Picture
+from spatia.report.slide_embeddings import embedding_groups
+from spatia.report.slide_files import SlideFiles
 from spatia.xenium.store import SlideStore, open_slide
 
 WINDOW_UM = 95.0  # a window at full resolution: about ten cells a side
@@ -25,49 +26,6 @@ GALLERY_CELLS = 8
 STAIN_PX = 900  # the longer side of a stain's panel before the page shrinks it
 TISSUE_PX = keys.NICHE_PX * keys.NICHES_PER_TISSUE
 _UNREADABLE = (SpatiaError, OSError, ValueError, KeyError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class SlideFiles:
-    """Where a slide's files lie in a run (docs/outputs.md)."""
-
-    run: Path
-    slide: str
-
-    @property
-    def record(self) -> Path:
-        """``ingest.json``."""
-        return self.run / "results/ingest" / self.slide / "ingest.json"
-
-    @property
-    def zarr(self) -> Path:
-        """``slide.zarr``."""
-        return self.run / "results/ingest" / self.slide / "slide.zarr"
-
-    @property
-    def qc_summary(self) -> Path:
-        """``qc.json``."""
-        return self.run / "results/qc" / self.slide / "qc.json"
-
-    @property
-    def qc_cells(self) -> Path:
-        """The QC table of cells."""
-        return self.run / "results/qc" / self.slide / "cells.parquet"
-
-    @property
-    def histograms(self) -> Path:
-        """Grey values per stain."""
-        return self.run / "results/qc" / self.slide / "histograms.npz"
-
-    @property
-    def crops(self) -> Path:
-        """The crops' folder."""
-        return self.run / "results/crop" / self.slide / "crops"
-
-    @property
-    def tiles(self) -> Path:
-        """The tiles' folder."""
-        return self.run / "results/tile" / self.slide / "tiles"
 
 
 def draw_slide(files: SlideFiles, qc: dict[str, Any] | None, seed: int) -> tuple[list[Picture], list[str]]:
@@ -96,6 +54,7 @@ def _groups(
         ("The grey values", [files.histograms], lambda: [_grey_values(files)]),
         ("The map of counts", [files.qc_cells, *store], lambda: _count_map(files)),
         ("Cells per niche", [files.tiles], lambda: [_cells_per_niche(files)]),
+        *embedding_groups(files, seed),
     ]
 
 

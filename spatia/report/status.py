@@ -15,8 +15,12 @@ OUTPUTS = {
     "qc": "results/qc/{slide}/qc.json",
     "crop": "results/crop/{slide}/crops",
     "tile": "results/tile/{slide}/tiles",
+    "pretrain": "results/pretrain/checkpoint",
+    "embed": "results/embed/{slide}/embeddings",
     "export": "results/export/{slide}/{slide}.h5ad",
 }
+# logs of the stages that run once for all slides; the others have one per slide
+RUN_LOGS = {"pretrain": "logs/pretrain/run.log"}
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
 _ERROR = "error:"
 _BUG = "a bug in spatia"
@@ -51,7 +55,7 @@ def stages_of(row: dict[str, str], with_export: bool) -> list[str]:
     if row.get("bundle") == keys.SIMULATED:
         stages.insert(0, "simulate")
     if row.get("split") != "qc":
-        stages += ["tile", "export"] if with_export else ["tile"]
+        stages += ["tile", "pretrain", "embed"] + (["export"] if with_export else [])
     return stages
 
 
@@ -60,11 +64,13 @@ def find_status(run: Path, slide: str, stages: Sequence[str]) -> Status:
     done = {stage: (run / OUTPUTS[stage].format(slide=slide)).exists() for stage in stages}
     if done.get("ingest"):
         done["simulate"] = True  # its bundle may have been cleaned away since
+    if done.get("embed") or not (run / RUN_LOGS["pretrain"]).exists():
+        done["pretrain"] = True  # the checkpoint may come from elsewhere; then nothing is trained
     missing = [stage for stage in stages if not done[stage]]
     if not missing:
         return Status(OK)
     stage = missing[0]
-    log = Path("logs") / stage / f"{slide}.log"
+    log = Path(RUN_LOGS.get(stage, f"logs/{stage}/{slide}.log"))
     if not (run / log).exists():
         return Status(NOT_RUN, stage, f"{stage} did not start")
     return Status(FAILED, stage, failure_reason(_read_tail(run / log), str(log)))

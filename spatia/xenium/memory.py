@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 
+from spatia.machine import return_freed_memory
+
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 _BLOCK_BYTES = 2**18
 
@@ -26,6 +28,4 @@ def release_memory() -> None:
 
     gc.collect()
     pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    return_freed_memory()

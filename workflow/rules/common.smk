@@ -123,6 +123,11 @@ def trains():
 def checkpoint_path():
     """Return the folder of the model that slides are embedded with."""
     if not trains():
+        if not os.path.exists(os.path.join(config["checkpoint"], "model.json")):
+            raise WorkflowError(
+                f"checkpoint {config['checkpoint']}: expected the folder of a trained model (model.json and "
+                "model.safetensors), found none; give results/pretrain/checkpoint of the run that trained it"
+            )
         return config["checkpoint"]
     if modelled_slides() and not slides_of("train"):
         raise WorkflowError(

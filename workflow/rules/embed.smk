@@ -16,9 +16,9 @@ rule embed:
         "../../envs/spatia.yaml"
     threads: 2
     resources:
+        **gpu_of("embed"),
         mem_mb=megabytes(3000, per_input=0.02),
         runtime=minutes(60, per_input_gb=60),
-        **gpu_of("embed"),
     shell:
         "spatia embed --slide {wildcards.slide:q} --checkpoint {input.checkpoint:q} --zarr {input.zarr:q}"
         " --crops {input.crops:q} --tiles {input.tiles:q} --params {input.params:q}"

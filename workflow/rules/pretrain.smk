@@ -3,7 +3,9 @@ rule pretrain:
     input:
         crops=expand("results/crop/{slide}/crops", slide=slides_of("train", "val")),
         tiles=expand("results/tile/{slide}/tiles", slide=slides_of("train", "val")),
-        zarrs=expand("results/ingest/{slide}/slide.zarr", slide=slides_of("train", "val")),
+        zarrs=expand(
+            "results/ingest/{slide}/slide.zarr", slide=slides_of("train", "val")
+        ),
         params=stage_params("pretrain"),
     output:
         checkpoint=directory("results/pretrain/checkpoint"),
@@ -16,9 +18,9 @@ rule pretrain:
         "../../envs/spatia.yaml"
     threads: 2
     resources:
+        **gpu_of("pretrain"),
         mem_mb=megabytes(4000, per_input=0.1),
         runtime=minutes(600, per_input_gb=60),
-        **gpu_of("pretrain"),
     params:
         launch=launcher(),
         train=slides_of("train"),

@@ -5,6 +5,7 @@ rule report:
         cells=expand("results/qc/{slide}/cells.parquet", slide=slides_of()),
         crops=expand("results/crop/{slide}/crops", slide=slides_of()),
         tiles=expand("results/tile/{slide}/tiles", slide=modelled_slides()),
+        embeddings=expand("results/embed/{slide}/embeddings", slide=modelled_slides()),
         provenance="results/provenance.json",
         slides=project_file(config["slides"]),
     output:
