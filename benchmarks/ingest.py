@@ -22,7 +22,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_RSS_BYTES = 10**9  # the bar: 1 GB
-MAX_GROWTH = 1.25  # of peak memory from the smallest to the largest area
+MAX_GROWTH = 1.15  # of peak memory from the smallest to the largest area
 
 PLAIN = """
 import sys, warnings

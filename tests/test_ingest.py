@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import warnings
 
 import breaking as b
@@ -21,7 +24,7 @@ from spatia.errors import SpatiaError
 from spatia.xenium import library, masks, reading
 from spatia.xenium.he import open_he, read_alignment
 from spatia.xenium.layouts import AlignedImage, describe_bundle
-from spatia.xenium.outlines import from_shapes, from_vertices
+from spatia.xenium.outlines import from_shapes, from_vertices, join
 from spatia.xenium.rasters import Raster, count_levels
 from spatia.xenium.store import open_slide
 from spatia.xenium.window import Window, make_window, parse_roi
@@ -167,13 +170,30 @@ def test_the_record_says_what_was_done(whole, bundle):
     assert "transcripts.parquet" not in record["checksums"]
 
 
-def test_the_same_bundle_gives_the_same_bytes(bundle, whole, tmp_path):
-    def content(folder):
-        return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def bytes_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
+
+def test_the_same_bundle_gives_the_same_bytes(bundle, whole, tmp_path):
     first, _ = whole
     again, _ = ingest(bundle, tmp_path)
-    assert content(first.path) == content(again.path)
+    assert bytes_of(first.path) == bytes_of(again.path)
+
+
+def test_the_size_of_batches_does_not_show_in_what_is_written(bundle, whole, part, tmp_path, monkeypatch):
+    for name, size in (("outlines.BATCH", 3), ("reading._BATCH_ROWS", 16), ("tables._BLOCK_CELLS", 4)):
+        monkeypatch.setattr(f"spatia.xenium.{name}", size)
+    again, _ = ingest(bundle, tmp_path / "whole")
+    assert bytes_of(again.path) == bytes_of(whole[0].path)
+    again, _ = ingest(bundle, tmp_path / "part", "--roi-um=" + ",".join(map(str, ROI)))
+    assert bytes_of(again.path) == bytes_of(part[0].path)
+
+
+def test_arrow_gives_its_memory_back():
+    code = "import spatia.stages.ingest, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    others = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    done = subprocess.run([sys.executable, "-c", code], env=others, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "system"
 
 
 # --- one way of reading and the other ---
@@ -422,6 +442,9 @@ def test_selecting_outlines_keeps_their_rings():
     assert list(some.index) == ["a", "d", "e"]
     assert (some.shapes(0, 3) == shapes[[0, 3, 4]]).all()
     assert (some.shapes(1, 2) == shapes[[3]]).all()
+    both = join([some, every.select(np.array([False, True, False, False, False]))])
+    assert list(both.index) == ["a", "d", "e", "b"]
+    assert (both.shapes(0, 4) == shapes[[0, 3, 4, 1]]).all()
 
 
 def test_outlines_are_written_as_geopandas_would(whole, tmp_path):

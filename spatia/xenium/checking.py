@@ -39,14 +39,14 @@ class BundleTables:
     ----------
     cells : one row per cell, index ``cell_id``, columns as in ``cells.parquet``
     counts : of the genes, in the order of ``cells``
-    outlines : element name -> outlines in micrometres of the bundle
+    boundaries : element name -> file of its outlines, which are read again where they are needed: they are large
     reader : what read the counts, and why it was not the library where it was not
     notes : oddities that do not matter enough to refuse
     """
 
     cells: pd.DataFrame
     counts: Counts
-    outlines: dict[str, Outlines]
+    boundaries: dict[str, Path]
     reader: str
     notes: tuple[str, ...]
 
@@ -59,18 +59,14 @@ def check_tables(bundle: Bundle) -> BundleTables:
     SpatiaError
         On the first thing that makes the bundle unfit.
     """
-    cells = reading.read_cells(bundle.cells)
-    check_cells(bundle, cells)
-    counts, reader, notes = _read_counts(bundle, cells)
-    notes += _check_number(bundle, cells)
+    reason, notes = _check_cells_and_counts(bundle)
     release_memory()
-    outlines = {name: reading.read_outlines(file) for name, file in _boundary_files(bundle)}
-    for name, file in _boundary_files(bundle):
-        notes += check_outlines(bundle, file, cells, outlines[name])
-    outlines = {name: shapes for name, shapes in outlines.items() if len(shapes)}
-    if keys.NUCLEUS_BOUNDARIES in outlines:
-        _check_owners(bundle, outlines[keys.NUCLEUS_BOUNDARIES], outlines[keys.CELL_BOUNDARIES])
-    return BundleTables(cells, counts, outlines, reader, tuple(notes))
+    counts, reader = _read_counts(bundle, reason)  # the most memory of all steps: nothing else is held meanwhile
+    release_memory()
+    cells = reading.read_cells(bundle.cells)
+    counts = _in_order(counts, cells, check_same_cells(bundle, cells, counts))
+    boundaries, more = _check_boundaries(bundle, cells)
+    return BundleTables(cells, counts, boundaries, reader, (*notes, *more))
 
 
 def check_images(images: Iterable[StainImage], he: AlignedImage | None, decode_one: bool) -> None:
@@ -133,6 +129,18 @@ def check_outlines(bundle: Bundle, file: Path, cells: pd.DataFrame, outlines: Ou
     if file == bundle.cell_boundaries and absent:
         return [f"{file.name}: {absent} of {len(cells)} cells have no outline"]
     return []
+
+
+def _check_boundaries(bundle: Bundle, cells: pd.DataFrame) -> tuple[dict[str, Path], list[str]]:
+    """Read all outlines and check them; return the files that have any, and notes."""
+    files, notes = _boundary_files(bundle), []
+    outlines = {name: reading.read_outlines(file) for name, file in files.items()}
+    for name, file in files.items():
+        notes += check_outlines(bundle, file, cells, outlines[name])
+    drawn = {name: file for name, file in files.items() if len(outlines[name])}
+    if keys.NUCLEUS_BOUNDARIES in drawn:
+        _check_owners(bundle, outlines[keys.NUCLEUS_BOUNDARIES], outlines[keys.CELL_BOUNDARIES])
+    return drawn, notes
 
 
 def _check_centroids(bundle: Bundle, cells: pd.DataFrame, bounds: np.ndarray) -> None:
@@ -198,10 +206,10 @@ def _same_ids(file: Path, ids: pd.Index, reference: Path, expected: pd.Index) ->
         )
 
 
-def _in_order(counts: Counts, rows: np.ndarray) -> Counts:
-    if (rows == np.arange(len(rows))).all():
-        return counts
-    return Counts(counts.cell_ids[rows], counts.genes, counts.matrix[rows])
+def _in_order(counts: Counts, cells: pd.DataFrame, rows: np.ndarray) -> Counts:
+    """Return the counts in the order of ``cells`` and with its ids, the same objects: ``rows`` are theirs."""
+    is_ordered = (rows == np.arange(len(rows))).all()
+    return Counts(cells.index.to_numpy(), counts.genes, counts.matrix if is_ordered else counts.matrix[rows])
 
 
 def _check_transcript_counts(bundle: Bundle, cells: pd.DataFrame, counts: Counts) -> list[str]:
@@ -229,29 +237,30 @@ def _check_number(bundle: Bundle, cells: pd.DataFrame) -> list[str]:
     return [f"{EXPERIMENT} speaks of {number} cells, {bundle.cells.name} has {len(cells)}"]
 
 
-def _boundary_files(bundle: Bundle) -> list[tuple[str, Path]]:
-    files = [(keys.CELL_BOUNDARIES, bundle.cell_boundaries)]
-    if bundle.nucleus_boundaries is not None:
-        files.append((keys.NUCLEUS_BOUNDARIES, bundle.nucleus_boundaries))
-    return files
+def _boundary_files(bundle: Bundle) -> dict[str, Path]:
+    files = {keys.CELL_BOUNDARIES: bundle.cell_boundaries, keys.NUCLEUS_BOUNDARIES: bundle.nucleus_boundaries}
+    return {name: file for name, file in files.items() if file is not None}
 
 
-def _read_counts(bundle: Bundle, cells: pd.DataFrame) -> tuple[Counts, str, list[str]]:
-    """Return the counts in the order of ``cells``, who read them, and notes."""
+def _check_cells_and_counts(bundle: Bundle) -> tuple[str | None, list[str]]:
+    """Check the cell table and the matrix; return why the library cannot read them, None where it can, and notes."""
+    cells = reading.read_cells(bundle.cells)
+    check_cells(bundle, cells)
     counts = reading.read_counts(bundle.matrix)
     rows = check_same_cells(bundle, cells, counts)
     reason = library.why_not_library(bundle, cells, counts)
-    counts = _in_order(counts, rows)
-    notes = _check_transcript_counts(bundle, cells, counts)
+    notes = _check_transcript_counts(bundle, cells, _in_order(counts, cells, rows))
+    return reason, [*notes, *_check_number(bundle, cells)]
+
+
+def _read_counts(bundle: Bundle, reason: str | None) -> tuple[Counts, str]:
+    """Return the counts in the order of their file, and who read them: the library, unless there is a reason."""
     if reason is None:
-        del counts  # not both at a time
-        release_memory()
         try:
-            return library.read_with_library(bundle), f"spatialdata-io {version('spatialdata-io')}", notes
+            return library.read_with_library(bundle), f"spatialdata-io {version('spatialdata-io')}"
         except Exception as problem:  # it raises assertions, index and type errors on what it does not expect
             reason = f"it stopped with {type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
-        counts = _in_order(reading.read_counts(bundle.matrix), rows)
-    return counts, f"spatia, because spatialdata-io cannot: {reason}", notes
+    return reading.read_counts(bundle.matrix), f"spatia, because spatialdata-io cannot: {reason}"
 
 
 def _some(ids: Iterable[object], n: int = 3) -> str:

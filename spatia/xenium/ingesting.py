@@ -14,10 +14,11 @@ import pandas as pd
 
 from spatia import __version__, keys
 from spatia.errors import SpatiaError
-from spatia.xenium import masks, tables
+from spatia.xenium import masks, reading, tables
 from spatia.xenium.checking import BundleTables, check_images, check_tables
 from spatia.xenium.layouts import EXPERIMENT, MASKS, AlignedImage, Bundle
 from spatia.xenium.masks import CELL, NUCLEUS, LabelMap
+from spatia.xenium.outlines import Outlines
 from spatia.xenium.reading import Counts
 from spatia.xenium.sources import Sources, open_sources
 from spatia.xenium.stack import Choice, choose_images
@@ -104,10 +105,11 @@ def make_plan(bundle: Bundle, request: Request, decode_one: bool = False) -> Pla
     all_labels = masks.number_cells(content.cells.index, label_maps.get(CELL))
     is_inside = tables.cells_inside(content.cells, window, bundle.pixel_size_um)
     tables.refuse_empty(is_inside, window, bundle.pixel_size_um)
+    labels = all_labels if is_inside.all() else all_labels[is_inside]  # a copy would have a hash table of its own
     notes = [*notes, *bundle.notes, *content.notes]
     if group is not None and CELL not in label_maps:
         notes.append(f"{MASKS} has no masks/{CELL}: cell labels are the filled outlines")
-    return Plan(bundle, request, content, window, choices, all_labels[is_inside], label_maps, group, notes)
+    return Plan(bundle, request, content, window, choices, labels, label_maps, group, notes)
 
 
 @contextmanager
@@ -118,18 +120,21 @@ def open_content(plan: Plan) -> Iterator[tuple[SlideContent, Sources]]:
     content = plan.content
 
     def make_table() -> AnnData:
-        rows = content.cells.index.get_indexer(kept)
-        counts = content.counts
-        if len(rows) < len(content.cells):
-            counts = Counts(counts.cell_ids[rows], counts.genes, counts.matrix[rows])
-        return tables.make_table(content.cells.loc[kept], counts, plan.labels, origin_um)
+        cells, counts = content.cells, content.counts
+        if len(kept) < len(cells):
+            rows = cells.index.get_indexer(kept)
+            cells, counts = cells.iloc[rows], Counts(counts.cell_ids[rows], counts.genes, counts.matrix[rows])
+        return tables.make_table(cells, counts, plan.labels, origin_um)
 
-    outlines = {
-        name: tables.place_outlines(shapes, kept, plan.window, bundle) for name, shapes in content.outlines.items()
-    }
+    def make_outlines() -> dict[str, Outlines]:
+        return {
+            name: tables.place_outlines(reading.read_outlines(file), kept, plan.window, bundle)
+            for name, file in content.boundaries.items()
+        }
+
     transcripts = tables.read_transcripts(bundle, plan.window) if plan.request.transcripts else None
     with open_sources(
-        bundle, plan.window, plan.choices, plan.labels, plan.label_maps, plan.group, content.outlines, plan.he
+        bundle, plan.window, plan.choices, plan.labels, plan.label_maps, plan.group, content.boundaries, plan.he
     ) as sources:
         yield (
             SlideContent(
@@ -140,7 +145,7 @@ def open_content(plan: Plan) -> Iterator[tuple[SlideContent, Sources]]:
                 rasters=sources.rasters,
                 stains=tuple(choice.image.stain for choice in plan.choices),
                 make_table=make_table,
-                outlines=outlines,
+                make_outlines=make_outlines,
                 transcripts=transcripts,
             ),
             sources,
@@ -172,7 +177,7 @@ def describe_result(plan: Plan, sources: Sources) -> dict[str, Any]:
         "projection": {choice.image.stain: choice.projection for choice in plan.choices},
         "labels": sources.cell_labels.origin,
         "nucleus_labels": None if sources.nucleus_labels is None else sources.nucleus_labels.origin,
-        "has_nucleus_boundaries": keys.NUCLEUS_BOUNDARIES in content.outlines,
+        "has_nucleus_boundaries": keys.NUCLEUS_BOUNDARIES in content.boundaries,
         "he": None if plan.he is None else {"file": plan.he.file.name, "coverage": sources.he_coverage},
         "transcripts": plan.request.transcripts,
         "n_cells": len(plan.labels),
@@ -214,9 +219,11 @@ def _open_label_maps(bundle: Bundle, cells: pd.DataFrame) -> tuple[zarr.Group | 
     if bundle.masks is None:
         return None, {}
     group = masks.open_masks(bundle.masks)
-    _check_mask_cells(bundle, masks.read_mask_cells(bundle.masks, group), cells.index)
+    ids = masks.read_mask_cells(bundle.masks, group)
+    _check_mask_cells(bundle, ids, cells.index)
+    ids = cells.index.to_numpy()[cells.index.get_indexer(pd.Index(ids))]  # the same objects: a text takes 60 bytes
     found = [which for which in (CELL, NUCLEUS) if masks.mask_array(bundle.masks, group, which) is not None]
-    return group, {which: masks.read_label_map(bundle.masks, group, which) for which in found}
+    return group, {which: masks.read_label_map(bundle.masks, group, which, ids) for which in found}
 
 
 def _check_mask_cells(bundle: Bundle, ids: np.ndarray, cells: pd.Index) -> None:

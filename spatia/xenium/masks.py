@@ -68,8 +68,8 @@ class MaskReader:
         beyond = int(values.max(initial=0))
         if beyond < len(self.lookup) and values.min(initial=0) >= 0:
             labels = self.lookup[values]
-            self.seen[np.where(labels == _UNKNOWN, 0, labels)] = True
-            if not (labels == _UNKNOWN).any():
+            if labels.max(initial=0) < _UNKNOWN:
+                self.seen[labels] = True
                 return labels
             beyond = int(values[labels == _UNKNOWN][0])
         raise SpatiaError(
@@ -143,10 +143,9 @@ def mask_array(file: Path, group: zarr.Group, which: int) -> zarr.Array | None:
         return node if which == CELL or _has_pixels(node) else None
 
 
-def read_label_map(file: Path, group: zarr.Group, which: int) -> LabelMap:
-    """Return which cell each value of a mask belongs to."""
+def read_label_map(file: Path, group: zarr.Group, which: int, cell_ids: np.ndarray) -> LabelMap:
+    """Return which cell each value of a mask belongs to; ``cell_ids`` are those that the archive lists."""
     with naming(file, "the list of cells of a mask"):
-        cell_ids = _cell_ids(np.asarray(_array(group, "cell_id")[...]))
         if f"polygon_sets/{which}/cell_index" in group:
             owner = np.asarray(_array(group, f"polygon_sets/{which}/cell_index")[...]).astype(np.int64)
             if len(owner) and not (owner.min() >= 0 and owner.max() < len(cell_ids)):

@@ -6,7 +6,7 @@ vertices they take 20 MB. Polygons are made in batches, where something needs th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from spatia import keys
 if TYPE_CHECKING:
     import geopandas
 
-BATCH = 8192  # polygons that exist at a time: 20 MB
+BATCH = 1024  # polygons that exist at a time: 3 MB
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ class Outlines:
         shapes[n_rings == 1] = polygons[(n_rings == 1)[owner]]
         return shapes
 
-    def batches(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yield (first, end, shapes) of some cells at a time."""
-        for first in range(0, len(self), BATCH):
-            end = min(first + BATCH, len(self))
-            yield first, end, self.shapes(first, end)
+    def batches(self, first: int = 0, end: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield ids and shapes of cells ``first`` to ``end``, some at a time."""
+        end = len(self) if end is None else end
+        for start in range(first, end, BATCH):
+            stop = min(start + BATCH, end)
+            yield self.cell_ids[start:stop], self.shapes(start, stop)
 
     def rings(self, cell: int) -> Iterator[np.ndarray]:
         """Yield the (n, 2) vertices of every ring of a cell."""
@@ -119,6 +120,14 @@ def from_shapes(cell_ids: np.ndarray, shapes: np.ndarray) -> Outlines:
     return Outlines(cell_ids, xy, offsets(lengths), offsets(np.bincount(owner, minlength=len(shapes))))
 
 
+def join(parts: Sequence[Outlines]) -> Outlines:
+    """Return the cells of all parts, one part after the other."""
+    lengths = np.concatenate([np.diff(part.starts) for part in parts])
+    n_rings = np.concatenate([np.diff(part.first_ring) for part in parts])
+    ids, xy = (np.concatenate([getattr(part, name) for part in parts]) for name in ("cell_ids", "xy"))
+    return Outlines(ids, xy, offsets(lengths), offsets(n_rings))
+
+
 def from_vertices(xy: np.ndarray, codes: np.ndarray, cell_ids: np.ndarray) -> Outlines:
     """Return the outlines of a boundaries table, in order of first appearance.
 
@@ -143,13 +152,19 @@ def _ring_starts(xy: np.ndarray, codes: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.int64)
     first = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])
     end = np.append(first[1:], len(codes))
-    row_of = np.repeat(first.astype(np.int32), end - first)  # 32 bit: this is as long as the table
-    closes = (xy[:, 0] == xy[row_of, 0]) & (xy[:, 1] == xy[row_of, 1])
-    closes[first] = False
+    blocks = [slice(cell, cell + BATCH) for cell in range(0, len(first), BATCH)]
+    closing = np.concatenate([_closing_rows(xy, first[block], end[block]) for block in blocks])
     # nearly all cells: closed once, by their last vertex
-    is_simple = closes[end - 1] & (np.add.reduceat(closes, first, dtype=np.int64) == 1)
+    is_simple = np.isin(end - 1, closing) & (np.searchsorted(closing, end) - np.searchsorted(closing, first) == 1)
     extra = [start for a, b in zip(first[~is_simple], end[~is_simple], strict=True) for start in _split(xy, a, b)]
     return np.sort(np.concatenate([first[is_simple], np.array(extra, np.int64)]))
+
+
+def _closing_rows(xy: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the rows of consecutive cells that come back to their cell's first row, which itself does not count."""
+    is_first_again = (xy[first[0] : end[-1]] == np.repeat(xy[first], end - first, axis=0)).all(axis=1)
+    is_first_again[first - first[0]] = False
+    return first[0] + np.flatnonzero(is_first_again)
 
 
 def _split(xy: np.ndarray, first: int, end: int) -> Iterator[int]:

@@ -152,9 +152,14 @@ def _halve_block(
     finer: zarr.Array, coarser: zarr.Array, halve: Callable[[np.ndarray], np.ndarray], block: Block
 ) -> None:
     channel, y0, y1, x0, x1 = block
-    window = (slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
-    source = np.asarray(finer[(channel, *window)] if finer.ndim == 3 else finer[window])
-    _store(coarser, block, halve(source)[None])
+    pixels = np.empty((1, y1 - y0, x1 - x0), coarser.dtype)
+    step = CHUNK_PX // 2  # one chunk of the finer level in memory at a time, not the four of a block
+    for y, x in itertools.product(range(y0, y1, step), range(x0, x1, step)):
+        y_end, x_end = min(y + step, y1), min(x + step, x1)
+        window = (slice(2 * y, 2 * y_end), slice(2 * x, 2 * x_end))
+        source = np.asarray(finer[(channel, *window)] if finer.ndim == 3 else finer[window])
+        pixels[0, y - y0 : y_end - y0, x - x0 : x_end - x0] = halve(source)
+    _store(coarser, block, pixels)
 
 
 def _store(array: zarr.Array, block: Block, pixels: np.ndarray) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
-_BATCH_ROWS = 2**18
+_BATCH_ROWS = 2**16
 
 GENE_EXPRESSION = "Gene Expression"
 
@@ -110,19 +110,32 @@ def read_counts(file: Path) -> Counts:
 
 def read_outlines(file: Path) -> Outlines:
     """Return the outlines in a boundaries table, micrometres of the bundle, in order of first appearance."""
+    _require_columns(file, read_schema(file).names, _BOUNDARY_COLUMNS)
+    with naming(file, "a parquet table of outlines"):
+        xy, codes, cell_ids = _read_vertices(file)
+    return _make_outlines(file, xy, codes, cell_ids)
+
+
+def _read_vertices(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the (n, 2) vertices, the place of each one's cell among the ids, and the ids in order of appearance.
+
+    Batch by batch, ids encoded by arrow: a text object for each of 10 million vertices would be most of the memory of
+    this stage.
+    """
     import pyarrow.parquet as pq
 
-    _require_columns(file, read_schema(file).names, _BOUNDARY_COLUMNS)
     place: dict[str, int] = {}
-    codes, vertices = [np.zeros(0, np.int32)], [np.zeros((0, 2), np.float32)]
-    with naming(file, "a parquet table of outlines"):
-        # batch by batch, ids encoded by arrow: a text object for each of 10 million vertices would be most of the
-        # memory of this stage
-        table = pq.ParquetFile(file, read_dictionary=["cell_id"])
+    with pq.ParquetFile(file, read_dictionary=["cell_id"]) as table:
+        schema, n_rows = table.schema_arrow, table.metadata.num_rows
+        dtype = np.result_type(*(schema.field(name).type.to_pandas_dtype() for name in _BOUNDARY_COLUMNS[1:]))
+        xy, codes, end = np.empty((n_rows, 2), dtype), np.empty(n_rows, np.int32), 0
         for batch in table.iter_batches(_BATCH_ROWS, columns=list(_BOUNDARY_COLUMNS)):
-            codes.append(_encode_ids(batch.column("cell_id"), place))
-            vertices.append(np.column_stack([batch.column(name).to_numpy() for name in _BOUNDARY_COLUMNS[1:]]))
-    return _make_outlines(file, np.concatenate(vertices), np.concatenate(codes), np.array([*place], dtype=object))
+            rows = slice(end, end + len(batch))
+            codes[rows] = _encode_ids(batch.column("cell_id"), place)
+            for axis, name in enumerate(_BOUNDARY_COLUMNS[1:]):
+                xy[rows, axis] = batch.column(name).to_numpy()
+            end = rows.stop
+    return xy[:end], codes[:end], np.array([*place], dtype=object)
 
 
 def _encode_ids(column: pa.Array, place: dict[str, int]) -> np.ndarray:

@@ -14,10 +14,9 @@ import pandas as pd
 from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.xenium import he as he_frame
-from spatia.xenium import masks
+from spatia.xenium import masks, reading
 from spatia.xenium.layouts import AlignedImage, Bundle
 from spatia.xenium.masks import CELL, NUCLEUS, FilledOutlines, LabelMap, MaskReader
-from spatia.xenium.outlines import Outlines
 from spatia.xenium.rasters import Raster
 from spatia.xenium.stack import Choice, StainReader, tiles_line_up
 from spatia.xenium.tiffs import RESTORE
@@ -128,7 +127,7 @@ def open_sources(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: dict[str, Outlines],
+    boundaries: dict[str, Path],
     he: AlignedImage | None,
 ) -> Iterator[Sources]:
     """Open all images and masks; closes them at the end.
@@ -138,13 +137,13 @@ def open_sources(
     choices : image of every stain
     labels : ``cell_label`` of the cells that are kept, index ``cell_id``
     label_maps, group : of ``cells.zarr.zip``, empty and None where there is none
-    outlines : of all cells, micrometres of the bundle
+    boundaries : element name -> file of the outlines of all cells
     """
     stains = [StainReader(choice.image, tiles_line_up(choice.image, (window.y0, window.x0))) for choice in choices]
     he_reader = None if he is None else he_frame.open_he(he, bundle.shape_px)
     try:
-        cells = _cell_labels(bundle, window, labels, label_maps, group, outlines[keys.CELL_BOUNDARIES])
-        nuclei = _nucleus_labels(bundle, window, labels, label_maps, group, outlines.get(keys.NUCLEUS_BOUNDARIES))
+        cells = _cell_labels(bundle, window, labels, label_maps, group, boundaries[keys.CELL_BOUNDARIES])
+        nuclei = _nucleus_labels(bundle, window, labels, label_maps, group, boundaries.get(keys.NUCLEUS_BOUNDARIES))
         rasters = [_stain_raster(bundle, window, stains), _label_raster(keys.CELL_LABELS, window, cells)]
         if nuclei is not None:
             rasters.append(_label_raster(keys.NUCLEUS_LABELS, window, nuclei))
@@ -190,14 +189,14 @@ def _cell_labels(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: Outlines,
+    boundaries: Path,
 ) -> LabelSource:
     array = None if group is None else masks.mask_array(_file(bundle), group, CELL)
     if array is None or CELL not in label_maps:
-        return LabelSource(masks.fill_outlines(outlines, labels, bundle.pixel_size_um), None)
+        return LabelSource(_fill_outlines(bundle, boundaries, labels), None)
     _check_mask_shape(bundle, array)
     reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[CELL], labels))
-    return LabelSource(reader, _points_inside(bundle, window, outlines, labels), bundle.cell_boundaries)
+    return LabelSource(reader, _points_inside(bundle, window, boundaries, labels), boundaries)
 
 
 def _nucleus_labels(
@@ -206,18 +205,21 @@ def _nucleus_labels(
     labels: pd.Series,
     label_maps: dict[int, LabelMap],
     group: zarr.Group | None,
-    outlines: Outlines | None,
+    boundaries: Path | None,
 ) -> LabelSource | None:
-    array = None if group is None else masks.mask_array(_file(bundle), group, NUCLEUS)
-    if array is not None and NUCLEUS in label_maps:
+    array = None
+    if group is not None and NUCLEUS in label_maps:  # else it has no pixel: to look again would take seconds
+        array = masks.mask_array(_file(bundle), group, NUCLEUS)
+    if array is not None:
         _check_mask_shape(bundle, array)
         reader = MaskReader(_file(bundle), array, masks.make_lookup(label_maps[NUCLEUS], labels))
-        points = None if outlines is None else _points_inside(bundle, window, outlines, labels)
-        return LabelSource(reader, points, bundle.nucleus_boundaries)
-    if outlines is None:
-        return None
-    filled = masks.fill_outlines(outlines, labels, bundle.pixel_size_um)
-    return LabelSource(filled, None)
+        points = None if boundaries is None else _points_inside(bundle, window, boundaries, labels)
+        return LabelSource(reader, points, boundaries)
+    return None if boundaries is None else LabelSource(_fill_outlines(bundle, boundaries, labels), None)
+
+
+def _fill_outlines(bundle: Bundle, boundaries: Path, labels: pd.Series) -> FilledOutlines:
+    return masks.fill_outlines(reading.read_outlines(boundaries), labels, bundle.pixel_size_um)
 
 
 def _file(bundle: Bundle) -> Path:
@@ -235,12 +237,13 @@ def _check_mask_shape(bundle: Bundle, array: zarr.Array) -> None:
         )
 
 
-def _points_inside(bundle: Bundle, window: Window, outlines: Outlines, labels: pd.Series) -> Agreement:
+def _points_inside(bundle: Bundle, window: Window, boundaries: Path, labels: pd.Series) -> Agreement:
     """Return a point inside every outline of a kept cell; of those outside of the window nothing will be read."""
     import shapely
 
+    outlines = reading.read_outlines(boundaries)
     kept = outlines.select(outlines.index.isin(labels.index))
-    points = [shapely.get_coordinates(shapely.point_on_surface(shapes)) for _, _, shapes in kept.batches()]
+    points = [shapely.get_coordinates(shapely.point_on_surface(shapes)) for _, shapes in kept.batches()]
     xy_px = np.floor(np.concatenate([np.zeros((0, 2)), *points]) / bundle.pixel_size_um).astype(np.int64)
     xy_px = xy_px.clip(0, np.array(bundle.shape_px[::-1]) - 1)
     expected = labels.loc[kept.cell_ids].to_numpy().astype(np.uint32)

@@ -11,15 +11,18 @@ import pandas as pd
 from spatia import keys
 from spatia.errors import SpatiaError
 from spatia.xenium.layouts import Bundle
-from spatia.xenium.outlines import Outlines, from_shapes
+from spatia.xenium.outlines import Outlines, from_shapes, join
 from spatia.xenium.reading import TRANSCRIPT_COLUMNS, Counts, as_text, check_transcripts, naming
 from spatia.xenium.window import Window
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from dask.dataframe import DataFrame
+    from scipy import sparse
 
 REGION = "region"
+
+_BLOCK_CELLS = 2**14
 
 
 def cells_inside(cells: pd.DataFrame, window: Window, pixel_size_um: float) -> np.ndarray:
@@ -54,6 +57,7 @@ def make_table(cells: pd.DataFrame, counts: Counts, labels: pd.Series, origin_um
 
     xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64) - origin_um
     controls = [column for column in keys.CONTROL_COLUMNS if column in cells]
+    n_counts, n_genes = _sum_rows(counts.matrix)
     obs = pd.DataFrame(
         {
             keys.CELL_ID: cells.index.to_numpy(),
@@ -63,8 +67,8 @@ def make_table(cells: pd.DataFrame, counts: Counts, labels: pd.Series, origin_um
             keys.Y_UM: xy[:, 1],
             keys.CELL_AREA_UM2: _column(cells, "cell_area"),
             keys.NUCLEUS_AREA_UM2: _column(cells, "nucleus_area"),
-            keys.N_COUNTS: np.asarray(counts.matrix.sum(axis=1, dtype=np.int64)).ravel(),
-            keys.N_GENES: np.asarray((counts.matrix > 0).sum(axis=1)).ravel().astype(np.int64),
+            keys.N_COUNTS: n_counts,
+            keys.N_GENES: n_genes,
             keys.N_CONTROLS: cells[controls].sum(axis=1).to_numpy(np.int64),
         },
         index=cells.index.to_numpy(),
@@ -81,13 +85,16 @@ def place_outlines(outlines: Outlines, kept: pd.Index, window: Window, bundle: B
     import shapely
 
     found = outlines.select(outlines.index.isin(kept))
-    if window == Window(0, bundle.shape_px[0], 0, bundle.shape_px[1]):
+    if window == Window(0, bundle.shape_px[0], 0, bundle.shape_px[1]) or not len(found):
         return found
     origin = window.origin_um(bundle.pixel_size_um)
     edges = [limit * bundle.pixel_size_um for limit in (window.x0, window.y0, window.x1, window.y1)]
-    shapes = [_clip(batch, edges) for _, _, batch in found.batches()]
-    every = np.concatenate([np.zeros(0, object), *shapes])
-    return from_shapes(found.cell_ids, shapely.transform(every, lambda xy: xy - origin))
+    return join(
+        [
+            from_shapes(ids, shapely.transform(_clip(shapes, edges), lambda xy: xy - origin))
+            for ids, shapes in found.batches()
+        ]
+    )
 
 
 def read_transcripts(bundle: Bundle, window: Window) -> DataFrame:
@@ -123,6 +130,16 @@ def _place_transcripts(
         },
         index=part.index,
     )
+
+
+def _sum_rows(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return the counts and the genes of every cell, (cells,) int64; some at a time, scipy adds on a 64 bit copy."""
+    n_counts, n_genes = np.zeros((2, matrix.shape[0]), np.int64)
+    for first in range(0, matrix.shape[0], _BLOCK_CELLS):
+        block = matrix[first : first + _BLOCK_CELLS]
+        n_counts[first : first + _BLOCK_CELLS] = np.asarray(block.sum(axis=1, dtype=np.int64)).ravel()
+        n_genes[first : first + _BLOCK_CELLS] = np.asarray((block > 0).sum(axis=1)).ravel()
+    return n_counts, n_genes
 
 
 def _column(cells: pd.DataFrame, name: str) -> np.ndarray:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from dask.dataframe import DataFrame
 
+_ROW_GROUP = 8192  # outlines that are encoded at a time
+
 
 @dataclass(frozen=True)
 class SlideContent:
@@ -39,7 +41,8 @@ class SlideContent:
     rasters : morphology, labels and, where there is one, H&E
     stains : channel names of the morphology image
     make_table : returns the table of :func:`spatia.xenium.tables.make_table`; nothing keeps it once it is written
-    outlines : element name -> outlines in micrometres; those without any cell are left out
+    make_outlines : returns element name -> outlines in micrometres; those without any cell are left out, and nothing
+        keeps them once they are written
     transcripts : columns ``x``, ``y``, ``z`` (micrometres), ``feature_name``, ``cell_id``, or None
     """
 
@@ -50,7 +53,7 @@ class SlideContent:
     rasters: Sequence[Raster]
     stains: tuple[str, ...]
     make_table: Callable[[], AnnData]
-    outlines: dict[str, Outlines]
+    make_outlines: Callable[[], dict[str, Outlines]]
     transcripts: DataFrame | None = None
 
     @property
@@ -58,15 +61,18 @@ class SlideContent:
         """The table, made anew."""
         return self.make_table()
 
+    @property
+    def outlines(self) -> dict[str, Outlines]:
+        """The outlines, made anew."""
+        return self.make_outlines()
+
 
 def write_slide(path: Path, content: SlideContent) -> None:
     """Write ``content`` as a SpatialData store at ``path``, which must not exist or be empty."""
     if path.exists():
         path.rmdir()  # the library refuses to write into an empty folder
     with quiet_library():
-        _write_with_library(path, content)
-        for name, outlines in _drawn(content).items():
-            _write_outlines(path / "shapes" / name / "shapes.parquet", outlines)
+        _write_tables(path, content)
         release_memory()
         for raster in content.rasters:
             write_raster(path, raster)
@@ -88,7 +94,14 @@ def quiet_library() -> Iterator[None]:
         yield
 
 
-def _write_with_library(path: Path, content: SlideContent) -> None:
+def _write_tables(path: Path, content: SlideContent) -> None:
+    drawn = {name: outlines for name, outlines in content.outlines.items() if len(outlines)}
+    _write_with_library(path, content, drawn)
+    for name, outlines in drawn.items():
+        _write_outlines(path / "shapes" / name / "shapes.parquet", outlines)
+
+
+def _write_with_library(path: Path, content: SlideContent, drawn: dict[str, Outlines]) -> None:
     import geopandas
     import spatialdata
     from spatialdata.models import PointsModel, ShapesModel
@@ -99,7 +112,7 @@ def _write_with_library(path: Path, content: SlideContent) -> None:
     elements: dict[str, Any] = {
         raster.element.split("/")[1]: _placeholder(raster, content) for raster in content.rasters
     }
-    for name, outlines in _drawn(content).items():
+    for name, outlines in drawn.items():
         few = geopandas.GeoDataFrame({"geometry": outlines.shapes(0, 1)}, index=outlines.index[:1])
         elements[name] = ShapesModel.parse(few, transformations=transform)
     if content.transcripts is not None:
@@ -112,10 +125,6 @@ def _write_with_library(path: Path, content: SlideContent) -> None:
         )
     elements[keys.TABLE] = content.table
     spatialdata.SpatialData.init_from_elements(elements).write(path)
-
-
-def _drawn(content: SlideContent) -> dict[str, Outlines]:
-    return {name: outlines for name, outlines in content.outlines.items() if len(outlines)}
 
 
 def _write_outlines(file: Path, outlines: Outlines) -> None:
@@ -133,8 +142,10 @@ def _write_outlines(file: Path, outlines: Outlines) -> None:
     schema = schema.with_metadata({**schema.metadata, b"geo": json.dumps(geo).encode()})
     partial = file.with_name(f".{file.name}.partial")
     with pq.ParquetWriter(partial, schema) as writer:
-        for first, end, shapes in outlines.batches():
-            columns = {"geometry": shapely.to_wkb(shapes), keys.CELL_ID: outlines.cell_ids[first:end]}
+        for first in range(0, len(outlines), _ROW_GROUP):
+            end = min(first + _ROW_GROUP, len(outlines))
+            encoded = np.concatenate([shapely.to_wkb(shapes) for _, shapes in outlines.batches(first, end)])
+            columns = {"geometry": encoded, keys.CELL_ID: outlines.cell_ids[first:end]}
             arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     os.replace(partial, file)
