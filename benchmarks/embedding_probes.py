@@ -93,9 +93,7 @@ def run(args: argparse.Namespace) -> None:
         if network is not None:
             print(compare(Result(args.network, task, network), features, network), flush=True)
         for name in args.arrays:
-            parts = [
-                read_embedding(args.embeddings / r.slide / args.inside, name, r.cell_ids) for r in regions
-            ]
+            parts = [read_embedding(args.embeddings / r.slide / args.inside, name, r.cell_ids) for r in regions]
             prediction = predict(np.concatenate(parts), cells, task, 0)
             print(compare(Result(name, task, prediction), features, network), flush=True)
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-PURE = ("cells",)  # arrays and tables in, arrays and tables out
+PURE = ("cells", "measure", "model")  # arrays and tables in, arrays and tables out
+NO_FILES = ("measure", "model")
 
 
 def imports_of(path):
@@ -27,6 +28,12 @@ def test_pure_packages_import_neither_stages_nor_config(root):
             assert not found, f"{path.name} imports {found}"
 
 
+def test_packages_without_files_do_not_import_io(root):
+    for package in NO_FILES:
+        for path in (root / "spatia" / package).rglob("*.py"):
+            assert "spatia.io" not in set(imports_of(path)), path.name
+
+
 def test_only_the_command_line_imports_stages(root):
     for path in (root / "spatia").rglob("*.py"):
         relative = path.relative_to(root / "spatia")
@@ -43,7 +50,9 @@ def test_only_the_command_line_imports_stages(root):
         ("spatia.stages.crop", ("torch", "scanpy", "spatialdata")),
         ("spatia.stages.qc", ("torch", "scanpy", "spatialdata")),
         ("spatia.stages.tile", ("torch", "scanpy", "spatialdata")),
+        ("spatia.config", ("torch", "scanpy", "spatialdata")),
         ("spatia.learn.dataset", ("scanpy", "spatialdata")),
+        ("spatia.stages.pretrain", ("scanpy", "spatialdata", "transformers", "tensorboard")),
     ],
 )
 def test_light_modules_stay_light(module, unwanted):

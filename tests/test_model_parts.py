@@ -7,9 +7,11 @@ import torch
 from timm.models.vision_transformer import Block
 from toy_model import make_model, make_view, open_toys, tiny_shape, toy_slides
 
+from spatia.learn.checkpoint import count_parameters
 from spatia.learn.objective import joint_losses, reconstruct
 from spatia.learn.settings import NOTHING_HIDDEN, MaskParams
 from spatia.model.genes import GeneDecoder, GeneEncoder, GeneTokens
+from spatia.model.hierarchy import Spatia
 from spatia.model.image import ImageEncoder, Normaliser, Patches, tile_patches
 from spatia.model.packed import Runs
 from spatia.model.shape import PRESETS, ModelShape, shape_of
@@ -286,3 +288,19 @@ def test_base_is_the_papers_model():
     base = PRESETS["base"]
     assert (base.image_width, base.image_depth, base.decoder_width, base.decoder_depth) == (768, 12, 512, 8)
     assert (base.gene_width, base.gene_depth, base.max_gene_tokens) == (256, 8, 1000)
+
+
+def test_the_documented_parameter_counts_are_true(root):
+    rows = [line.split("|") for line in (root / "docs/model.md").read_text().splitlines() if line.startswith("|")]
+    documented = {cells[1].strip(): [cell.strip().replace(",", "") for cell in cells[2:5]] for cells in rows}
+    for column, preset in enumerate(("tiny", "small", "base")):
+        counts = count_parameters(Spatia(PRESETS[preset], 4, 377))
+        named = {"eq. 4 fusion": "fusion of levels", "total": "all"}
+        for part, number in counts.items():
+            assert documented[named.get(part, part)][column] == str(number), f"{preset}, {part}"
+
+
+def test_every_switch_is_documented(root):
+    text = (root / "docs/model.md").read_text()
+    for field in dataclasses.fields(ModelShape):
+        assert f"`{field.name}`" in text, field.name

@@ -48,7 +48,11 @@ def test_touching_a_parameter_file_reruns_nothing(copy):
 def test_a_changed_value_reruns_its_stage_and_what_follows(copy):
     path = copy / "config" / "stages" / "crop.yaml"
     path.write_text(path.read_text().replace("scaling: percentile", "scaling: minmax"))
-    assert planned_jobs(copy) == {**dict.fromkeys(["crop", "pretrain", "embed", "export"], 1), "report": 1, "provenance": 1}
+    assert planned_jobs(copy) == {
+        **dict.fromkeys(["crop", "pretrain", "embed", "export"], 1),
+        "report": 1,
+        "provenance": 1,
+    }
 
 
 def test_one_more_slide_runs_only_that_slide_and_the_cohort(copy):

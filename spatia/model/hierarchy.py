@@ -148,7 +148,7 @@ class Fusion(nn.Module):
         self.level = nn.Parameter(torch.zeros(3, shape.embedding))
         self.is_fused = shape.cross_attention
         if self.is_fused:
-            self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads)
+            self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads, GATE)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return ``z`` (b, embedding) from each cell's (b, embedding) at one, two or three levels, the cell's first."""

@@ -211,6 +211,17 @@ def existing(column):
     return lambda wildcards: [path for path in [sheet_path(column)(wildcards)] if path]
 
 
+def label_files():
+    """Return the labels files of all slides that are embedded."""
+    names = [SLIDES[slide].get("labels", "") for slide in modelled_slides()]
+    return [os.path.join(config["bundles"], name) for name in names if name]
+
+
+def bundles_option():
+    """Return the option that says from where relative paths of the sheet start."""
+    return [f"--bundles={config['bundles']}"] if config["bundles"] else []
+
+
 def sample_of(wildcards):
     """Return what the sheet says about the sample of a slide, as JSON."""
     row = SLIDES[wildcards.slide]
@@ -280,9 +291,10 @@ def report_what_there_is():
     Its files are dated into the past, so that the next run makes them anew whatever changes.
     """
     slides = project_file(config["slides"])
+    options = bundles_option()
     shell(
         "spatia report --run . --slides {slides:q} --out results/report.html --cohort results/cohort.tsv"
-        " --figures results/figures --failed-ok --log logs/report/partial.log"
+        " --figures results/figures {options:q} --failed-ok --log logs/report/partial.log"
         " && touch -d 2000-01-01 results/report.html results/cohort.tsv results/figures"
         " || echo 'spatia: the report of what there is could not be written; see logs/report/partial.log' >&2"
     )

@@ -6,6 +6,9 @@ rule report:
         crops=expand("results/crop/{slide}/crops", slide=slides_of()),
         tiles=expand("results/tile/{slide}/tiles", slide=modelled_slides()),
         embeddings=expand("results/embed/{slide}/embeddings", slide=modelled_slides()),
+        model=checkpoint_path() if modelled_slides() else [],
+        history="results/pretrain/history.tsv" if trains() and modelled_slides() else [],
+        labels=label_files(),
         provenance="results/provenance.json",
         slides=project_file(config["slides"]),
     output:
@@ -30,7 +33,9 @@ rule report:
         "../../envs/spatia.yaml"
     resources:
         mem_mb=megabytes(2000),
-        runtime=minutes(30),
+        runtime=minutes(30 + 2 * len(SLIDES)),
+    params:
+        options=bundles_option(),
     shell:
         "spatia report --run . --slides {input.slides:q} --out {output.page:q} --cohort {output.cohort:q}"
-        " --figures {output.figures:q} --log {log:q}"
+        " --figures {output.figures:q} {params.options:q} --log {log:q}"
