@@ -19,19 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from references import (
-    SCORES,
-    Cells,
-    Region,
-    Task,
-    join_cells,
-    load_region,
-    make_tasks,
-    predict_from_features,
-    stored_name,
-)
+from references import Cells, join_cells, predict_from_features, stored_name
 
 from spatia import keys
+from spatia.bench.regions import SCORES, Region, Task, load_region, make_tasks
 from spatia.io import read_table
 from spatia.measure.bootstrap import bootstrap, bootstrap_difference
 from spatia.measure.probes import probe_classes, probe_values

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,16 +60,45 @@ def open_for_embedding(slide: SlideFiles, model: Spatia, stains: tuple[str, ...]
 
 
 def embed_cells(
-    model: Spatia, cells: CellDataset, machine: Machine, variants: tuple[Variant, ...] = VARIANTS
+    model: Spatia,
+    cells: CellDataset,
+    machine: Machine,
+    variants: tuple[Variant, ...] = VARIANTS,
+    hidden: Tensor | None = None,
 ) -> Iterator[dict[Variant, Embedded]]:
     """Yield the embeddings of every batch, in each of ``variants``.
 
     Nothing is random: the same slide, model and batch size give the same numbers.
+
+    Parameters
+    ----------
+    hidden
+        (genes,) bool, genes of the model that are treated as if no panel had them.
     """
     model.eval()
     for key in BatchOrder(cells):
         batch = cells[key]
+        if hidden is not None:
+            batch = dataclasses.replace(batch, on_panel=batch.on_panel & ~hidden)
         yield {variant: _embed(model, _view(model, cells, batch, _MASKS[variant]), machine) for variant in variants}
+
+
+def embed_slide(
+    model: Spatia,
+    cells: CellDataset,
+    machine: Machine,
+    variants: tuple[Variant, ...] = VARIANTS,
+    hidden: Tensor | None = None,
+) -> dict[str, np.ndarray]:
+    """Return ``z_cell_<variant>`` and ``z_<variant>`` of a slide that fits in memory, rows as in its crops."""
+    n = len(cells.slides[0].cell_ids)
+    names = [f"{level}_{variant}" for variant in variants for level in ("z_cell", "z")]
+    found = {name: np.zeros((n, model.shape.embedding), np.float32) for name in names}
+    for batch in embed_cells(model, cells, machine, variants, hidden):
+        for variant, part in batch.items():
+            rows = part.cell_row.numpy()
+            found[f"z_cell_{variant}"][rows], found[f"z_{variant}"][rows] = part.z_cell.numpy(), part.z.numpy()
+    return found
 
 
 @torch.no_grad()

@@ -1,0 +1,125 @@
+"""Frozen embeddings read by linear probes, as tidy rows: image -> clusters, image -> genes, imputation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spatia.bench.regions import SCORES, Kind, Region, Task
+from spatia.measure.bootstrap import Interval, bootstrap, bootstrap_difference, resampled_pearson
+from spatia.measure.imputation import impute_by_neighbours, impute_by_ridge, log_counts
+from spatia.measure.probes import probe_classes, probe_values
+
+TASK_NAMES: dict[Kind, tuple[str, str]] = {
+    "classes": ("image -> cluster", "balanced accuracy"),
+    "values": ("image -> genes", "mean Pearson"),
+}
+IMPUTATION = ("imputation", "mean Pearson")
+FEATURES, NEIGHBOURS, VISIBLE = "13 image features", "kNN in PCA", "ridge on visible genes"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Train and test region in one line, and which cells of them take part."""
+
+    train: Region
+    test: Region
+    tissue: np.ndarray  # numbered over both regions
+    is_train: np.ndarray
+    is_test: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """How the pair is called in tables."""
+        return f"{self.train.slide} -> {self.test.slide}"
+
+
+def probe_image(pair: Pair, tasks: Sequence[Task], arrays: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """Yield a row per task and image-only embedding, and its paired difference to the hand-made features.
+
+    Parameters
+    ----------
+    arrays
+        Name of the embedding -> (n, d), cells of both regions in the pair's order.
+    """
+    features = np.concatenate([pair.train.features, pair.test.features])
+    for task in tasks:
+        name, metric = TASK_NAMES[task.kind]
+        truth, score = task.target[task.test], SCORES[task.kind]
+        base = read_out(features, pair, task)
+        yield row(name, FEATURES, metric, bootstrap(truth, base, score, np.random.default_rng(0)), len(truth))
+        for method, z in arrays.items():
+            found = read_out(z, pair, task)
+            yield row(name, method, metric, bootstrap(truth, found, score, np.random.default_rng(0)), len(truth))
+            difference = bootstrap_difference(truth, found, base, score, np.random.default_rng(0))
+            yield row(name, f"{method} minus {FEATURES}", metric, difference, len(truth))
+
+
+def read_out(z: np.ndarray, pair: Pair, task: Task) -> np.ndarray:
+    """Return what a linear probe of ``z`` says about a task's test cells."""
+    probe = probe_classes if task.kind == "classes" else probe_values
+    generator = np.random.default_rng(0)
+    return probe(z[task.train], task.target[task.train], z[task.test], generator, pair.tissue[task.train])
+
+
+def impute(
+    pair: Pair, hidden: Sequence[np.ndarray], arrays: Sequence[Mapping[str, np.ndarray]], best: str
+) -> Iterator[Row]:
+    """Yield a row per method, over all draws of hidden genes, and the difference of ``best`` to each other one.
+
+    Parameters
+    ----------
+    hidden
+        Per draw, (genes,) bool.
+    arrays
+        Per draw, method -> (n, d) embeddings that have not seen the hidden genes.
+    best
+        The method that is compared with the others.
+    """
+    train, test = (region.counts[mask] for region, mask in _sides(pair))
+    predictions: dict[str, list[np.ndarray]] = {}
+    truth = []
+    for is_hidden, found in zip(hidden, arrays, strict=True):
+        truth.append(log_counts(test[:, is_hidden]))
+        visible = [log_counts(counts[:, ~is_hidden]) for counts in (train, test)]
+        for name, (z_train, z_test) in {
+            **{name: (z[pair.is_train], z[pair.is_test]) for name, z in found.items()},
+            VISIBLE: (visible[0], visible[1]),
+        }.items():
+            group = pair.tissue[pair.is_train]
+            generator = np.random.default_rng(0)
+            guess = impute_by_ridge(z_train, train, z_test, is_hidden, generator, group)
+            predictions.setdefault(name, []).append(guess)
+        predictions.setdefault(NEIGHBOURS, []).append(impute_by_neighbours(train, test, is_hidden))
+    whole = np.concatenate(truth, axis=1)
+    joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
+    for name, guess in joined.items():
+        interval = bootstrap(whole, guess, resampled_pearson, np.random.default_rng(0))
+        yield row(*IMPUTATION[:1], name, IMPUTATION[1], interval, len(whole))
+    for name, guess in joined.items():
+        if name != best:
+            difference = bootstrap_difference(whole, joined[best], guess, resampled_pearson, np.random.default_rng(0))
+            yield row(IMPUTATION[0], f"{best} minus {name}", IMPUTATION[1], difference, len(whole))
+
+
+def _sides(pair: Pair) -> list[tuple[Region, np.ndarray]]:
+    n = len(pair.train.cell_ids)
+    return [(pair.train, pair.is_train[:n]), (pair.test, pair.is_test[n:])]
+
+
+def row(task: str, method: str, metric: str, interval: Interval, n: int) -> Row:
+    """Return one tidy row."""
+    return {
+        "task": task,
+        "method": method,
+        "metric": metric,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "n": n,
+    }

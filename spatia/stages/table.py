@@ -1,0 +1,78 @@
+"""Tidy score files of a study -> one file of all rows, and a table: models x tasks, mean and spread over seeds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from spatia.errors import SpatiaError
+from spatia.io import read_table, whole_file, write_table
+
+COLUMNS = ("task", "dataset", "model", "method", "metric", "value", "low", "high", "n", "seed", "note", "version")
+MISSING = "—"
+
+log = logging.getLogger("spatia.table")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``spatia table``."""
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, metavar="TSV", help="what probe wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="TSV", help="all rows in one file, to write")
+    parser.add_argument("--table", type=Path, required=True, metavar="MD", help="markdown table to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Join, summarise, write."""
+    scores = pd.concat([read_scores(path) for path in args.scores], ignore_index=True)
+    write_table(args.out, scores)
+    text = render(scores)
+    with whole_file(args.table) as partial:
+        partial.write_text(text, encoding="utf-8")
+    log.info("%s: %d rows of %d models", args.table, len(scores), scores["model"].nunique())
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Return one file of scores.
+
+    Raises
+    ------
+    SpatiaError
+        If a column is missing.
+    """
+    table = read_table(path)
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise SpatiaError(f"{path}: expected the columns {', '.join(COLUMNS)}, {missing[0]} is missing; probe again")
+    return table[list(COLUMNS)]
+
+
+def render(scores: pd.DataFrame) -> str:
+    """Return a markdown table per task: a row per model, a column per method."""
+    parts = []
+    for (task, dataset, metric), rows in scores.groupby(["task", "dataset", "metric"], sort=False):
+        methods, models = rows["method"].unique(), rows["model"].unique()
+        n, seeds = sorted(rows["n"].unique()), sorted(rows["seed"].unique())
+        lines = [
+            f"## {task}, {dataset}",
+            f"{metric}; N = {', '.join(map(str, n))} test cells; mean ± sd over seeds {', '.join(map(str, seeds))}",
+            "",
+            "| model | " + " | ".join(methods) + " |",
+            "|" + "---|" * (len(methods) + 1),
+        ]
+        for model in models:
+            own = rows[rows["model"] == model]
+            cells = [_cell(own.loc[own["method"] == method, "value"]) for method in methods]
+            lines.append(f"| {model} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    versions = ", ".join(sorted(scores["version"].astype(str).unique()))
+    return "\n\n".join(parts) + f"\n\nspatia {versions}; {', '.join(sorted(scores['note'].unique()))}\n"
+
+
+def _cell(values: pd.Series) -> str:
+    if values.empty:
+        return MISSING
+    spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"
