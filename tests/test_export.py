@@ -33,7 +33,22 @@ def run(tmp_path_factory):
     pd.concat([labels, pd.DataFrame({"Barcode": ["elsewhere-1"], "my type": ["x"]})]).sample(
         frac=1, random_state=np.random.RandomState(1)
     ).to_csv(folder / "labels.csv", index=False)
+    write_embeddings(folder)
     return folder
+
+
+def write_embeddings(run):
+    """Write by hand what embed would: numbers that say which cell, niche and array they belong to."""
+    tiles, folder = run / "results/tile/toy/tiles", run / "results/embed/toy/embeddings"
+    folder.mkdir(parents=True)
+    cells = pd.read_parquet(tiles / "cells.parquet")
+    cells.assign(cluster=np.arange(len(cells)) % 2).to_parquet(folder / "cells.parquet")
+    for number, name in enumerate(("z", "z_cell", "z_image", "z_genes")):
+        np.save(folder / f"{name}.npy", np.arange(len(cells) * 4, dtype=np.float32).reshape(-1, 4) + 1000 * number)
+    for number, name in enumerate(("z_niche", "z_tissue")):
+        n = len(pd.read_parquet(tiles / "niches.parquet"))
+        np.save(folder / f"{name}.npy", np.arange(n * 4, dtype=np.float32).reshape(-1, 4) - 1000 * (number + 1))
+    (folder / "embed.json").write_text(json.dumps({"slide": "toy", "width": 4}), encoding="utf-8")
 
 
 def export(run, out, **other):
@@ -43,6 +58,7 @@ def export(run, out, **other):
         "qc-cells": run / "results/qc/toy/cells.parquet",
         "crops": run / "results/crop/toy/crops",
         "tiles": run / "results/tile/toy/tiles",
+        "embeddings": run / "results/embed/toy/embeddings",
         "labels": run / "labels.csv",
         "sample": json.dumps(SAMPLE),
         "h5ad": out / "toy.h5ad",
@@ -99,6 +115,22 @@ def test_h5ad_holds_the_kept_cells_with_everything_about_them(exported, run, mea
     assert json.loads(table.uns["spatia"]["ingest"])["checksums"]
 
 
+def test_every_embedding_is_joined_by_cell_and_niche(exported, run):
+    table = anndata.read_h5ad(exported / "toy.h5ad")
+    folder = run / "results/embed/toy/embeddings"
+    cells = pd.read_parquet(folder / "cells.parquet").set_index("cell_id")
+    names = {"z": "", "z_cell": "_cell", "z_image": "_image", "z_genes": "_genes"}
+    for place, cell_id in enumerate(cells.index):
+        row = table.obs_names.get_loc(cell_id)
+        for name, ending in names.items():
+            np.testing.assert_array_equal(table.obsm[f"X_spatia{ending}"][row], np.load(folder / f"{name}.npy")[place])
+        for name in ("niche", "tissue"):
+            expected = np.load(folder / f"z_{name}.npy")[cells.loc[cell_id, "niche"]]
+            np.testing.assert_array_equal(table.obsm[f"X_spatia_{name}"][row], expected)
+    np.testing.assert_array_equal(table.obs["cluster"], cells.loc[table.obs_names, "cluster"])
+    assert json.loads(table.uns["spatia"]["embed"])["width"] == 4
+
+
 def test_positions_are_the_bundles_own(exported, run):
     table = anndata.read_h5ad(exported / "toy.h5ad")
     bundle = pd.read_parquet(run / "bundles/toy/cells.parquet").set_index("cell_id")
@@ -116,7 +148,9 @@ def test_store_is_annotated_and_its_labels_join_by_instance(exported, run, measu
         "region_key": "region",
         "instance_key": keys.CELL_LABEL,
     }
-    assert table.obs.loc[~table.obs["keep"], ["niche", "tissue"]].eq(-1).all(axis=None)
+    assert table.obs.loc[~table.obs["keep"], ["niche", "tissue", "cluster"]].eq(-1).all(axis=None)
+    assert np.isnan(table.obsm["X_spatia"][~table.obs["keep"].to_numpy(bool)]).all()
+    assert np.isfinite(table.obsm["X_spatia"][table.obs["keep"].to_numpy(bool)]).all()
     np.testing.assert_array_equal(table.obs["reason"], measured.loc[table.obs_names, "reason"])
     pixels = full_resolution(store[keys.CELL_LABELS])
     source = open_slide(run / "results/ingest/toy/slide.zarr")
@@ -152,7 +186,7 @@ def test_shuffled_inputs_give_the_same_bytes(exported, run, tmp_path):
 
 def test_explorer_files_name_every_cell_once(exported, measured):
     files = {path.name: pd.read_csv(path, dtype=str) for path in (exported / "explorer").iterdir()}
-    assert set(files) == {"qc.csv", "niche.csv", "tissue.csv", "label_my_type.csv"}
+    assert set(files) == {"qc.csv", "niche.csv", "tissue.csv", "cluster.csv", "label_my_type.csv"}
     for table in files.values():
         assert list(table.columns) == ["cell_id", "group"]
         assert sorted(table["cell_id"]) == sorted(measured.index)
@@ -173,6 +207,14 @@ def test_members_made_with_other_filters_are_refused(run, tmp_path, capsys):
     assert export(run, tmp_path / "out", tiles=tmp_path / "tiles") == 1
     assert "kept cells" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_embeddings_of_other_cells_are_refused(run, tmp_path, capsys):
+    shutil.copytree(run / "results/embed/toy/embeddings", tmp_path / "embeddings")
+    cells = pd.read_parquet(tmp_path / "embeddings/cells.parquet")
+    cells.assign(cell_id=[f"x{row}" for row in range(len(cells))]).to_parquet(tmp_path / "embeddings/cells.parquet")
+    assert export(run, tmp_path / "out", embeddings=tmp_path / "embeddings") == 1
+    assert "kept cells" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,7 +241,8 @@ def test_missing_labels_file_is_named(tmp_path):
 def test_groups_are_joined_by_id():
     cells = pd.DataFrame({"keep": [True, False, True], "reason": ["", "few_counts", ""]}, index=["a", "b", "c"])
     tiles = pd.DataFrame({"niche": [7, 2], "tissue": [1, 0]}, index=["c", "a"])
-    groups = cell_groups(cells, tiles, None)
+    groups = cell_groups(cells, tiles, None, pd.Series({"c": 0, "a": 3}))
+    assert groups["cluster"].to_dict() == {"a": "cluster 3", "b": "removed", "c": "cluster 0"}
     assert groups["niche"].to_dict() == {"a": "niche 2", "b": "removed", "c": "niche 7"}
     assert groups_csv(groups["qc"]) == "cell_id,group\na,kept\nb,few_counts\nc,kept\n"
 
