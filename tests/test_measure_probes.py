@@ -148,9 +148,9 @@ def test_options_of_the_class_probe():
     assert not np.allclose(scores(strengths=[1e-4]), scores(strengths=[1.0]))
     assert fit_class_probe(z, labels, rng(), strengths=[0.3]).strength == 0.3
     fine = np.geomspace(1e-3, 10, 8)
-    assert len({strength(strengths=fine, generator=rng(seed)) for seed in range(4)}) > 1
-    assert len({strength(strengths=fine, n_folds=n) for n in (2, 3, 5)}) > 1
-    assert len({strength(strengths=fine, groups=np.arange(120) // n) for n in (2, 10, 40)}) > 1
+    assert len({strength(strengths=fine, generator=rng(seed)) for seed in range(12)}) > 1
+    assert len({strength(strengths=fine, n_folds=n) for n in range(2, 12)}) > 1
+    assert len({strength(strengths=fine, groups=np.arange(120) // n) for n in range(2, 40, 3)}) > 1
 
 
 def test_a_fold_may_hold_a_whole_class():
@@ -246,7 +246,7 @@ def test_options_of_the_value_probe():
     assert len(set(strength())) == 1
     each = strength(per_target=True)
     assert each[0] < each[1:].min()
-    assert len({strength(generator=rng(seed))[0] for seed in range(4)}) > 1
+    assert len({strength(generator=rng(seed))[0] for seed in range(12)}) > 1
     assert len({strength(n_folds=n)[0] for n in (2, 3, 5, 8)}) > 1
     assert len({strength(groups=np.arange(60) // n)[0] for n in (1, 4, 12)}) > 1
     assert fit_value_probe(z, y, rng(), strengths=[0.5]).strength.tolist() == [0.5, 0.5, 0.5]

@@ -6,6 +6,7 @@ cross-validation within the train cells; nothing about the test cells is used bu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -21,8 +23,9 @@ from spatia.measure.scores import balanced_accuracy
 Matrix = NDArray[np.floating]
 
 # l2 penalty per cell: mean loss + strength / 2 * |w|^2
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 N_FOLDS = 4
+MAX_ITERATIONS = 300
 PATIENCE = 2  # strengths in a row that are no better
 
 
@@ -209,8 +212,11 @@ def _held_out_classes(
 def _fit_logistic(x: NDArray[np.float64], labels: NDArray[Any], strength: float) -> Any:
     if len(np.unique(labels)) < 2:  # a fold may hold all cells of the other class
         return DummyClassifier().fit(x, labels)
-    model = LogisticRegression(C=1 / (strength * len(x)), class_weight="balanced", max_iter=500)
-    return model.fit(x, labels)
+    model = LogisticRegression(C=1 / (strength * len(x)), class_weight="balanced", max_iter=MAX_ITERATIONS, tol=1e-3)
+    with warnings.catch_warnings():
+        # of weak penalties, which overfit long before they converge and are not chosen
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, labels)
 
 
 # --- values ------------------------------------------------------------------------------------------------------
