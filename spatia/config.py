@@ -74,9 +74,8 @@ class PretrainParams:
         Batches per step and process.
     learning_rate, warmup_steps, weight_decay, clip_norm
         AdamW; linear warm-up, then cosine to 0, in each phase (A24).
-    precision, compile, device, allow_cpu
-        ``auto``: bfloat16 on a GPU, float32 without; compile on a GPU only. ``device: cuda`` without a GPU is an
-        error unless ``allow_cpu``.
+    precision, device, allow_cpu
+        ``auto``: bfloat16 on a GPU, float32 without. ``device: cuda`` without a GPU is an error unless ``allow_cpu``.
     processes
         Per node, started by torchrun: one per GPU.
     image_weights, gene_weights
@@ -101,7 +100,6 @@ class PretrainParams:
     mask: MaskParams = dataclasses.field(default_factory=MaskParams)
     loss: LossWeights = dataclasses.field(default_factory=LossWeights)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_cpu: bool = False
     processes: int = 1

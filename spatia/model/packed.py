@@ -74,7 +74,7 @@ class Runs:
 
 def reorder(values: Tensor, runs: Runs, order: Tensor) -> tuple[Tensor, Runs]:
     """Return the sequences in the order ``order`` (b,): sequence ``order[i]`` comes i-th."""
-    lengths = runs.lengths_of()
+    lengths, order = runs.lengths_of(), order.cpu()
     return values[tokens_of(lengths, order).to(values.device)], Runs.of(lengths[order])
 
 
