@@ -57,8 +57,9 @@ def clone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(1500)
 def test_a_cluster_run_equals_a_local_one_and_survives_a_memory_kill(cluster, clone, tmp_path):
-    typed = ["timeout", "-s", "KILL", "540", "snakemake", "--profile", "slurm", "--cores", "all"]
+    typed = ["timeout", "-s", "KILL", "900", "snakemake", "--profile", "slurm", "--cores", "all"]
     done = subprocess.run(typed, cwd=clone, env=cluster, capture_output=True, text=True, check=False)
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed[-6000:]

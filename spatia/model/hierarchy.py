@@ -54,7 +54,9 @@ class CellLevel(nn.Module):
             self.image_fusion = CrossAttention(s.image_width, s.gene_width, s.image_heads, GATE)
             self.gene_fusion = CrossAttention(s.gene_width, s.image_width, s.gene_heads, GATE)
         self.is_fused = s.cross_attention
-        self.join = nn.Linear(s.image_width + s.gene_width, s.embedding)
+        # each modality has half of the embedding to itself: added up, the louder one drowns the other's details
+        self.image_half = nn.Linear(s.image_width, s.embedding // 2)
+        self.gene_half = nn.Linear(s.gene_width, s.embedding // 2)
         self.image_decoder = ImageDecoder(
             n_stains, s.patch_px, s.image_width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.mlp_ratio
         )
@@ -71,7 +73,7 @@ class CellLevel(nn.Module):
                 self.image_fusion(image, image_runs, gene, gene_runs),
                 self.gene_fusion(gene, gene_runs, image, image_runs),
             )
-        z = self.join(torch.cat([image_runs.mean(image), gene_runs.mean(gene)], dim=1))
+        z = torch.cat([self.image_half(image_runs.mean(image)), self.gene_half(gene_runs.mean(gene))], dim=1)
         return CellCodes(z, image, image_runs, gene, gene_runs)
 
     def memory(self, codes: CellCodes) -> tuple[Tensor, Runs]:
