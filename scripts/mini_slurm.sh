@@ -84,7 +84,7 @@ CONF
         echo "NodeName=n$node NodeHostname=$host NodeAddr=$address Port=$((PORT + node))" \
             "CPUs=$CPUS_PER_NODE RealMemory=$MEMORY_PER_NODE State=UNKNOWN" >>"$DIR/slurm.conf"
     done
-    echo "PartitionName=cpu Nodes=n[1-$NODES] Default=YES MaxTime=60 DefaultTime=5 State=UP" >>"$DIR/slurm.conf"
+    echo "PartitionName=cpu Nodes=n[1-$NODES] Default=YES MaxTime=720 DefaultTime=5 State=UP" >>"$DIR/slurm.conf"
 }
 
 # Snakemake's job step drops every SLURM_* variable before it calls srun, SLURM_CONF too; these wrappers set it again.

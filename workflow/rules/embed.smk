@@ -18,7 +18,7 @@ rule embed:
     resources:
         **gpu_of("embed"),
         mem_mb=megabytes(3000, per_input=0.02),
-        runtime=minutes(60, per_input_gb=60),
+        runtime=minutes(30, per_input_gb=60),
     shell:
         "spatia embed --slide {wildcards.slide:q} --checkpoint {input.checkpoint:q} --zarr {input.zarr:q}"
         " --crops {input.crops:q} --tiles {input.tiles:q} --params {input.params:q}"

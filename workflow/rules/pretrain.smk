@@ -20,7 +20,7 @@ rule pretrain:
     resources:
         **gpu_of("pretrain"),
         mem_mb=megabytes(4000, per_input=0.1),
-        runtime=minutes(600, per_input_gb=60),
+        runtime=minutes(45, per_input_gb=120),
     params:
         launch=launcher(),
         train=slides_of("train"),
