@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 # Less than `simulate` needs on the first attempt, enough on the third.
-TOO_LITTLE = "350 * 3 ** (attempt - 1)"
+TOO_LITTLE = "220 * 3 ** (attempt - 1)"
 
 
 @pytest.fixture(scope="module")
