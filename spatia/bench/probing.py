@@ -100,7 +100,7 @@ def impute(
     joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
     for name, guess in joined.items():
         interval = bootstrap(whole, guess, resampled_pearson, np.random.default_rng(0))
-        yield row(*IMPUTATION[:1], name, IMPUTATION[1], interval, len(whole))
+        yield row(IMPUTATION[0], name, IMPUTATION[1], interval, len(whole))
     for name, guess in joined.items():
         if name != best:
             difference = bootstrap_difference(whole, joined[best], guess, resampled_pearson, np.random.default_rng(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from spatia.errors import SpatiaError
 from spatia.machine import available_cpus
+
+log = logging.getLogger("spatia.devices")
 
 Tree = TypeVar("Tree")
 
@@ -43,6 +46,8 @@ def choose_machine(device: str, precision: str, allow_cpu: bool, local_rank: int
         raise SpatiaError(
             "device: cuda asked for a GPU, found none; run on a node with a GPU, or set allow_cpu: true or device: auto"
         )
+    if device == "cuda" and not has_gpu:
+        log.warning("device: cuda asked for a GPU, found none; running on the CPU, as allow_cpu permits")
     on_gpu = has_gpu and device != "cpu"
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(
         precision, torch.bfloat16 if on_gpu else torch.float32
