@@ -7,8 +7,6 @@ that goes on from its last stored state ends with the same weights as one that w
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from spatia.errors import SpatiaError
-from spatia.io import whole_file
 from spatia.learn.devices import Machine, move
 from spatia.learn.objective import LOSS_NAMES, Losses, Objective, total_loss
 from spatia.learn.order import BatchOrder
 from spatia.learn.parallel import Group, average_gradients, sum_over
 from spatia.learn.settings import LossWeights
+from spatia.learn.steps import StateFile, make_adamw, schedule
 from spatia.learn.view import BatchView
 from spatia.learn.views import ViewDataset, load_views, seed_of
 from spatia.machine import return_freed_memory
@@ -124,11 +122,11 @@ class Trainer:
         on_row: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.model, self.phases, self.recipe, self.machine = model, [p for p in phases if p.epochs], recipe, machine
-        self.group, self.fingerprint, self.work = group or Group(), fingerprint, work
+        self.group = group or Group()
         self.on_row = on_row or (lambda row: None)
         self.progress = Progress()
         self.optimizer: torch.optim.Optimizer | None = None
-        self._saved_at = time.monotonic()
+        self._state = StateFile(work, fingerprint, recipe.save_every_s)
         self._n_steps: dict[str, int] = {}
 
     def run(self) -> list[dict[str, Any]]:
@@ -235,14 +233,8 @@ class Trainer:
         return load_views(phase.train, order, self.recipe.workers)
 
     def _make_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
-        decayed = [p for p in phase.parameters if p.ndim > 1]
-        others = [p for p in phase.parameters if p.ndim <= 1]
-        settings = [
-            {"params": decayed, "weight_decay": self.recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        on_gpu = self.machine.device.type == "cuda"
-        return torch.optim.AdamW(settings, lr=self.recipe.learning_rate, betas=BETAS, fused=on_gpu)
+        recipe, device = self.recipe, self.machine.device
+        return make_adamw(phase.parameters, recipe.learning_rate, recipe.weight_decay, BETAS, device)
 
     def _insist_on_finite(self, phase: Phase, step: int, found: Tensor, norm: Tensor, view: BatchView) -> None:
         if bool(found.isfinite().all()) and bool(norm.isfinite()):
@@ -273,28 +265,21 @@ class Trainer:
 
     def save(self, force: bool = False) -> None:
         """Store the state, at most every ``save_every_s`` unless forced."""
-        if self.work is None or not self.group.is_first:
-            return
-        if not force and time.monotonic() - self._saved_at < self.recipe.save_every_s:
+        if not self.group.is_first or not (force or self._state.is_due()):
             return
         assert self.optimizer is not None
-        state = {
-            "fingerprint": self.fingerprint,
-            "progress": vars(self.progress),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with whole_file(self.work / "state.pt") as partial:
-            torch.save(state, partial)
-        self._saved_at = time.monotonic()
+        self._state.save(
+            {
+                "progress": vars(self.progress),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
 
     def resume(self) -> None:
-        """Go to the stored state, if there is one of this training; another's is left alone and overwritten later."""
-        if self.work is None or not (self.work / "state.pt").exists():
-            return
-        state = torch.load(self.work / "state.pt", map_location="cpu", weights_only=True)
-        if state["fingerprint"] != self.fingerprint:
-            log.info("%s: the state of a training with other settings or cells; starting anew", self.work)
+        """Go to the stored state, if there is one of this training; every process reads what the first one wrote."""
+        state = self._state.load(log)
+        if state is None:
             return
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
@@ -315,9 +300,5 @@ def add_sums(one: Sums, two: Sums) -> Sums:
 
 
 def learning_rate(step: int, n_steps: int, recipe: Recipe) -> float:
-    """Return the rate of step ``step`` of ``n_steps``: linear warm-up, then a cosine that ends at 0."""
-    warmup = min(recipe.warmup_steps, n_steps // 5)
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1, n_steps - warmup)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    """Return the rate of step ``step`` of ``n_steps``."""
+    return schedule(step, n_steps, recipe.learning_rate, recipe.warmup_steps)

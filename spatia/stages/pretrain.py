@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,21 @@ import pandas as pd
 import torch
 
 from spatia.config import PretrainParams, load_params
-from spatia.errors import SpatiaError
 from spatia.io import read_table, write_table
 from spatia.learn.checkpoint import Vocabulary, write_checkpoint
 from spatia.learn.dataset import CellDataset, LoadParams
 from spatia.learn.devices import choose_machine
+from spatia.learn.events import tensorboard_writer
 from spatia.learn.objective import Objective, cell_losses, joint_losses, tile_losses
 from spatia.learn.parallel import Group, join_group, leave_group
 from spatia.learn.settings import MaskParams
 from spatia.learn.slides import SlideFiles
+from spatia.learn.species import species_of
 from spatia.learn.starting import start_genes, start_images
 from spatia.learn.statistics import fit_statistics
 from spatia.learn.training import Phase, Recipe, Trainer
 from spatia.learn.views import ViewDataset
 from spatia.model.hierarchy import Spatia
-from spatia.xenium.store import open_slide
 
 HISTORY_COLUMNS = ("phase", "epoch", "step", "learning_rate", "split")
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     machine = choose_machine(params.device, params.precision, params.allow_cpu, group.local_rank, args.threads)
     train = [SlideFiles.of_run(args.run, name) for name in args.train]
     val = [SlideFiles.of_run(args.run, name) for name in args.val]
-    species = species_of([*train, *val])
+    species = species_of([*train, *val], "pretrain")
     torch.manual_seed(params.seed)
     data = TrainingData(train, val, params)
     vocabulary = data.vocabulary(species)
@@ -181,15 +181,6 @@ class TrainingData:
         )
 
 
-def species_of(slides: Sequence[SlideFiles]) -> str:
-    """Return the species of all slides; a model is of one (A34)."""
-    found = {files.name: open_slide(files.image).species for files in slides if files.image is not None}
-    if len(set(found.values())) > 1:
-        text = ", ".join(f"{name}: {species}" for name, species in found.items())
-        raise SpatiaError(f"pretrain: expected slides of one species, found {text}; train one model per species")
-    return next(iter(found.values()))
-
-
 def recipe_of(params: PretrainParams) -> Recipe:
     """Return how steps are taken."""
     return Recipe(
@@ -231,21 +222,3 @@ def history_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     losses = [name for name in table.columns if name not in (*HISTORY_COLUMNS, "total")]
     return table[[*HISTORY_COLUMNS, *losses, "total"]]
-
-
-def tensorboard_writer(folder: Path | None) -> Callable[[dict[str, Any]], None] | None:
-    """Return a function that writes a row of the history as TensorBoard scalars."""
-    if folder is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    shutil.rmtree(folder, ignore_errors=True)
-    writer = SummaryWriter(str(folder))
-
-    def write(row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name not in HISTORY_COLUMNS:
-                writer.add_scalar(f"{row['phase']}/{name}/{row['split']}", value, row["step"])
-        writer.flush()
-
-    return write
