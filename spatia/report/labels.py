@@ -1,4 +1,4 @@
-"""The user's own labels of cells: a csv with a ``cell_id`` (or 10x ``Barcode``) column."""
+"""The user's own labels of cells: a csv or parquet with a ``cell_id`` (or 10x ``Barcode``) column."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_labels(path: Path, cell_ids: pd.Index) -> pd.DataFrame:
     SpatiaError
         If the file is no such csv, names a cell twice, or none of its cells is on the slide.
     """
-    table = _read_csv(path)
+    table = _read_text(path)
     column = next((name for name in ID_COLUMNS if name in table), None)
     if column is None or len(table.columns) < 2:
         found = ", ".join(map(str, table.columns))
@@ -60,10 +60,12 @@ def label_column(name: str) -> str:
     return f"label_{storable_name(name)}"
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_text(path: Path) -> pd.DataFrame:
     try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path).astype("string").fillna("").astype(object)
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise SpatiaError(f"{path}: expected a csv of labels, found none; correct 'labels' in the sheet") from None
     except (ValueError, UnicodeDecodeError) as problem:
-        raise SpatiaError(f"{path}: expected a csv of labels, found something else ({problem})") from None
+        raise SpatiaError(f"{path}: expected a csv or parquet of labels, found something else ({problem})") from None

@@ -12,7 +12,19 @@ from snakemake.utils import update_config, validate
 
 ROOT = Path(workflow.basedir).parent
 # Stages with a parameter file
-STAGES = ("simulate", "ingest", "qc", "crop", "tile", "pretrain", "embed")
+STAGES = (
+    "simulate",
+    "ingest",
+    "qc",
+    "crop",
+    "tile",
+    "pretrain",
+    "embed",
+    "states",
+    "pair",
+    "flow",
+    "generate",
+)
 
 
 def project_file(path):
@@ -107,9 +119,9 @@ def gpu_of(stage):
     return {"gpu": int(wanted.get("processes", 1))}
 
 
-def launcher():
-    """Return how `spatia pretrain` is started: by torchrun where it has several processes."""
-    n = int(read_params("pretrain").get("processes", 1))
+def launcher(stage="pretrain"):
+    """Return how a training stage is started: by torchrun where it has several processes."""
+    n = int(read_params(stage).get("processes", 1))
     if n == 1:
         return "spatia"
     return f"torchrun --standalone --nproc-per-node {n} -m spatia.cli"
@@ -215,6 +227,51 @@ def label_files():
     """Return the labels files of all slides that are embedded."""
     names = [SLIDES[slide].get("labels", "") for slide in modelled_slides()]
     return [os.path.join(config["bundles"], name) for name in names if name]
+
+
+def cell_labels(wildcards):
+    """Return the file that names a slide's cells: its labels, or what was planted; nothing where marker genes do."""
+    path = sheet_path("labels")(wildcards)
+    if path:
+        return [path]
+    return (
+        [f"results/simulate/{wildcards.slide}/truth"]
+        if wildcards.slide in SIMULATED
+        else []
+    )
+
+
+def label_names(wildcards):
+    """Return the run's file of names for labels, where there are labels and such a file."""
+    names = config["label_names"]
+    return [project_file(names)] if names and sheet_path("labels")(wildcards) else []
+
+
+def marker_table(wildcards):
+    """Return the table of marker genes for a slide without labels."""
+    return [] if cell_labels(wildcards) else [project_file(config["markers"])]
+
+
+def state_options(wildcards, input):
+    """Return the options of `spatia states` that depend on the slide."""
+    row = SLIDES[wildcards.slide]
+    labels = [
+        os.path.join(path, "cells.parquet") if path.endswith("/truth") else path
+        for path in input.labels
+    ]
+    given = {
+        "labels": labels,
+        "names": input.names,
+        "markers": input.markers,
+        "edge": [row.get("edge", "")],
+        "split": [row["split"]],
+    }
+    return [
+        f"--{name}={value}"
+        for name, values in given.items()
+        for value in values
+        if value
+    ]
 
 
 def bundles_option():

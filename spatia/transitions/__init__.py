@@ -1,0 +1,1 @@
+"""How cells change: optimal transport between states, flow matching along transitions. Pure functions."""
