@@ -1,0 +1,131 @@
+"""Parameters of the stages ``flow`` and ``generate``: one frozen dataclass each."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from spatia.model.velocity_shape import VelocityShape, velocity_shape_of
+
+
+@dataclass(frozen=True)
+class FlowParams:
+    """How a generator is trained (SPATIA, section 4.3).
+
+    Attributes
+    ----------
+    preset, model
+        Sizes (:data:`spatia.model.velocity_shape.GENERATOR_PRESETS`), and changes of single values.
+    stains
+        ``microscope``: all stains but H&E that the training slides share; ``all``: H&E too; or a list of names.
+    context
+        Embeddings of the control that are told: ``full`` (cell, niche and tissue), ``cell`` (its own), ``none``.
+    contrast, rho, margin
+        Form of eq. 7, weight of the negative, margin of ``hinge`` (A1).
+    drop
+        Share of rows without perturbation, and without context; half of those lack both.
+    start_noise, noise_probability
+        Sd of the noise on the control, and the share of rows that have it (A6; CellFlux: 1 and 0.5).
+    confidence_weights
+        Weigh pairs by the confidence of their plan.
+    alignment
+        Weight of the difference of intensity profiles between predicted and true target; 0 = off.
+    steps, vae_steps, batch, learning_rate, vae_learning_rate, warmup_steps, weight_decay, clip_norm, ema_decay
+        AdamW with linear warm-up and cosine; the VAE is trained before, where ``latent: vae``.
+    kl_weight
+        Of the VAE.
+    log_every, save_every_s
+        Steps per row of the history; how often a running training stores where it is.
+    """
+
+    preset: Literal["tiny", "cpu", "small", "base"] = "cpu"
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stains: Literal["microscope", "all"] | list[str] = "microscope"
+    context: Literal["full", "cell", "none"] = "full"
+    contrast: Literal["minus", "hinge", "none", "plus"] = "minus"
+    rho: float = 0.05
+    margin: float = 0.1
+    drop: float = 0.2
+    start_noise: float = 0.0
+    noise_probability: float = 0.5
+    confidence_weights: bool = False
+    alignment: float = 0.0
+    steps: int = 1000
+    vae_steps: int = 1000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    vae_learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.995
+    kl_weight: float = 1e-6
+    log_every: int = 50
+    save_every_s: float = 60.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_cpu: bool = False
+    processes: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "vae_steps", "batch", "log_every", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
+        for name in ("drop", "noise_probability", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} should lie in 0 to 1, found {getattr(self, name)}")
+        for name in ("rho", "margin", "start_noise", "alignment", "kl_weight", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} should not be negative, found {getattr(self, name)}")
+        if not (self.learning_rate > 0 and self.vae_learning_rate > 0 and self.clip_norm > 0):
+            raise ValueError("learning_rate, vae_learning_rate and clip_norm should be above 0")
+        if 1.5 * self.drop > 1:
+            raise ValueError(f"drop should be at most 2/3, so that some rows are told everything, found {self.drop}")
+        self.shape()
+
+    def shape(self) -> VelocityShape:
+        """Return the preset with the changes of ``model``."""
+        known = [field.name for field in dataclasses.fields(VelocityShape)]
+        unknown = sorted(set(self.model) - set(known))
+        if unknown:
+            raise ValueError(f"model: unknown key {unknown[0]!r}; the known keys are {', '.join(known)}")
+        return velocity_shape_of(self.preset, **self.model)
+
+
+@dataclass(frozen=True)
+class GenerateParams:
+    """How images are generated (A5).
+
+    Attributes
+    ----------
+    max_cells
+        Controls per transition, chosen by seed; null = all.
+    unconditional
+        Also generate with neither perturbation nor context said, as a control.
+    solver, steps, guidance
+        ``midpoint`` with 12 steps and guidance: 48 network calls. Guidance 0 halves them.
+    batch
+        Images at a time; without influence on the result.
+    """
+
+    max_cells: int | None = 500
+    unconditional: bool = True
+    solver: Literal["euler", "midpoint", "heun"] = "midpoint"
+    steps: int = 12
+    guidance: float = 0.2
+    batch: int = 64
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_cpu: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
+        if self.max_cells is not None and self.max_cells < 1:
+            raise ValueError(f"max_cells should be at least 1 or null, found {self.max_cells}")
+        if self.guidance < 0:
+            raise ValueError(f"guidance should not be negative, found {self.guidance}")

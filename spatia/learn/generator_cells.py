@@ -1,0 +1,173 @@
+"""Cells of a slide as a generator reads them: shrunk frames, outlines, frozen embeddings; by cell id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatia import keys
+from spatia.cells.crops import Crops, open_crops
+from spatia.cells.frames import shrink, shrink_weights
+from spatia.cells.scaling import HE_STAINS
+from spatia.errors import SpatiaError
+from spatia.io import read_json, read_table
+from spatia.transitions.canvas import to_canvas
+
+ContextKind = Literal["full", "cell", "none"]
+# arrays of the embeddings folder; those in PER_NICHE have a row per niche, the others per cell
+CONTEXT_ARRAYS: dict[str, tuple[str, ...]] = {"full": ("z", "z_niche", "z_tissue"), "cell": ("z_cell",), "none": ()}
+PER_NICHE = ("z_niche", "z_tissue")
+
+
+@dataclass(frozen=True)
+class CellBlock:
+    """Some cells: canvases (n, c + 1, side, side) in [-1, 1] and contexts (n, w)."""
+
+    canvas: Tensor
+    context: Tensor
+
+
+class CellReader:
+    """Reads cells of one slide.
+
+    Parameters
+    ----------
+    name, crops, embeddings
+        The slide, and what ``crop`` and ``embed`` wrote; ``embeddings`` may be None where ``arrays`` is empty.
+    stains, image_px
+        Which channels, in which order, and the side of the images.
+    arrays
+        Names of the embeddings that make a context.
+
+    Raises
+    ------
+    SpatiaError
+        If the slide lacks a stain or an embedding, or its cells differ between the folders.
+    """
+
+    def __init__(
+        self, name: str, crops: Path, embeddings: Path | None, stains: Sequence[str], image_px: int,
+        arrays: Sequence[str],
+    ) -> None:  # fmt: skip
+        self.name, self.arrays, self.image_px = name, tuple(arrays), image_px
+        self.crops = open_crops(crops)
+        self.channels = places_of_stains(name, self.crops, stains)
+        if not image_px <= self.crops.window_px:
+            raise SpatiaError(
+                f"slide {name}: expected image_px of {self.crops.window_px} or less, the crops' own, found {image_px}"
+            )
+        self._weights = shrink_weights(self.crops.window_px, image_px)
+        self._row = pd.Index(self.crops.index[keys.CELL_ID].astype(str))
+        self._embedded = _read_places(name, embeddings, self._row) if arrays and embeddings is not None else None
+        self._values = {array: _map_array(name, embeddings, array) for array in self.arrays}
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Side of a pixel of the shrunk images."""
+        return float(self.crops.header["pixel_size_um"]) * self.crops.window_px / self.image_px
+
+    @property
+    def window_um(self) -> float:
+        """Side of an image."""
+        return float(self.crops.header["pixel_size_um"]) * self.crops.window_px
+
+    def read(self, cell_ids: Sequence[str]) -> CellBlock:
+        """Return cells in the order asked for.
+
+        Raises
+        ------
+        SpatiaError
+            If the slide has no such cell.
+        """
+        rows = self.rows_of(cell_ids)
+        frames = np.empty((len(rows), len(self.channels), self.image_px, self.image_px), np.uint8)
+        coverage = np.empty((len(rows), self.image_px, self.image_px), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            frames[place] = shrink(self.crops.frame(row)[self.channels], self._weights)
+            coverage[place] = shrink(255 * self.crops.mask(row)[None].astype(np.uint8), self._weights)[0]
+        return CellBlock(to_canvas(frames, coverage), self.context(cell_ids))
+
+    def context(self, cell_ids: Sequence[str]) -> Tensor:
+        """Return (n, w) embeddings, side by side; w is 0 without any."""
+        if self._embedded is None:
+            return torch.zeros(len(cell_ids), 0)
+        row = self._embedded.index.get_indexer(pd.Index(cell_ids))
+        niche = self._embedded[keys.NICHE].to_numpy(np.int64)[row]
+        parts = [values[niche if array in PER_NICHE else row] for array, values in self._values.items()]
+        return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
+
+    def rows_of(self, cell_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of the crops of some cells."""
+        rows = self._row.get_indexer(pd.Index(cell_ids))
+        if (rows < 0).any():
+            missing = cell_ids[int(np.flatnonzero(rows < 0)[0])]
+            raise SpatiaError(
+                f"slide {self.name}: expected a crop of cell {missing!r}, found none; states, pairs and crops are of "
+                "different runs, make them anew"
+            )
+        return rows.astype(np.int64)
+
+
+def places_of_stains(name: str, crops: Crops, stains: Sequence[str]) -> list[int]:
+    """Return the channels of ``stains`` in the crops.
+
+    Raises
+    ------
+    SpatiaError
+        If the slide lacks one.
+    """
+    missing = [stain for stain in stains if stain not in crops.stains]
+    if missing:
+        raise SpatiaError(
+            f"slide {name} lacks the stain {missing[0]!r} of the generator (it has {', '.join(crops.stains)}; the "
+            f"generator makes {', '.join(stains)}); train one with flow's stains set to what this slide has"
+        )
+    return [crops.stains.index(stain) for stain in stains]
+
+
+def shared_stains(slides: dict[str, Path], wanted: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the stains of a generator for these slides (name -> crops folder).
+
+    ``microscope``: all stains but H&E that every slide has, in the first slide's order; ``all``: H&E too; or names.
+
+    Raises
+    ------
+    SpatiaError
+        If no stain is shared.
+    """
+    if not isinstance(wanted, str):
+        return tuple(wanted)
+    known = {name: open_crops(path).stains for name, path in slides.items()}
+    first = next(iter(known.values()))
+    found = tuple(s for s in first if all(s in stains for stains in known.values()))
+    found = found if wanted == "all" else tuple(s for s in found if s not in HE_STAINS)
+    if not found:
+        text = "; ".join(f"{name}: {', '.join(stains)}" for name, stains in known.items())
+        raise SpatiaError(f"flow: expected a stain that all training slides have, found {text}; set stains")
+    return found
+
+
+def _read_places(name: str, embeddings: Path, cells: pd.Index) -> pd.DataFrame:
+    places = read_table(embeddings / "cells.parquet").set_index(keys.CELL_ID)
+    places.index = places.index.astype(str)
+    if not places.index.equals(cells):
+        raise SpatiaError(f"slide {name}: expected the cells of its crops in {embeddings}, found others; embed again")
+    return places
+
+
+def _map_array(name: str, embeddings: Path | None, array: str) -> NDArray[np.float32]:
+    if embeddings is None or not (embeddings / f"{array}.npy").is_file():
+        levels = read_json(embeddings / "embed.json").get("levels") if embeddings is not None else None
+        raise SpatiaError(
+            f"slide {name}: expected the embedding {array!r} in {embeddings}, found none (levels: {levels}); embed "
+            "with a model of all levels, or train the generator with context: cell or none"
+        )
+    return np.load(embeddings / f"{array}.npy", mmap_mode="r")

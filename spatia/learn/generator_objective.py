@@ -1,0 +1,109 @@
+"""What a generator is trained to do: a batch of pairs -> losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spatia.learn.generator_pairs import PairBatch
+from spatia.model.conditions import Conditions
+from spatia.model.vae import vae_losses
+from spatia.model.velocity import Generator
+from spatia.transitions.canvas import profile
+from spatia.transitions.flow import (
+    Contrast,
+    add_noise,
+    bridge,
+    contrast_loss,
+    endpoint,
+    pick_negatives,
+    squared_error,
+    velocity_target,
+    weighted_mean,
+)
+
+TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the loss is made up; see :class:`spatia.transition_params.FlowParams`."""
+
+    contrast: Contrast = "minus"
+    rho: float = 0.05
+    margin: float = 0.1
+    drop: float = 0.2
+    start_noise: float = 0.0
+    noise_probability: float = 0.5
+    alignment: float = 0.0
+    kl_weight: float = 1e-6
+
+
+def drop_conditions(batch: PairBatch, rate: float, generator: torch.Generator) -> Conditions:
+    """Return what the network is told of a batch: perturbation and context are each left out of ``rate`` of the rows.
+
+    Half of those rows lack both, so that the null condition, with which guidance compares, is learned too.
+    """
+    u = torch.rand(len(batch), generator=generator)
+    return Conditions(batch.transition, batch.context, u < rate, (u < rate / 2) | ((u >= rate) & (u < 1.5 * rate)))
+
+
+def flow_losses(
+    model: Generator, batch: PairBatch, objective: Objective, generator: torch.Generator, device: torch.device
+) -> dict[str, Tensor]:
+    """Return ``flow`` (squared error of the velocity), ``contrast``, ``alignment`` where asked, and ``total``."""
+    conditions = drop_conditions(batch, objective.drop, generator)
+    negative, has_negative = pick_negatives(batch.transition, generator)
+    time = torch.rand(len(batch), generator=generator).to(device)
+    with torch.no_grad():
+        start, end = (model.encode(canvas.to(device)) for canvas in (batch.start, batch.end))
+    noise_generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+    source = add_noise(start.cpu(), objective.start_noise, objective.noise_probability, noise_generator).to(device)
+    wanted = velocity_target(source, end)
+    field = bridge(source, end, time)
+    velocity = model(field, time, to_device(conditions, device))
+    positive = squared_error(velocity, wanted)
+    loss = contrast_loss(
+        positive, squared_error(velocity, wanted[negative.to(device)]), objective.contrast, objective.rho,
+        objective.margin,
+    )  # fmt: skip
+    # a row without a transition, or without another one in its batch, has nothing to be told apart from
+    is_told = (has_negative & ~conditions.no_perturbation).to(device)
+    weight = batch.weight.to(device)
+    found = {"flow": weighted_mean(positive, weight)}
+    total = weighted_mean(torch.where(is_told, loss, positive), weight)
+    found["contrast"] = total - found["flow"]
+    if objective.alignment:
+        found["alignment"] = weighted_mean(alignment(model, field, velocity, time, end), weight)
+        total = total + objective.alignment * found["alignment"]
+    return {**found, TOTAL: total}
+
+
+def alignment(model: Generator, field: Tensor, velocity: Tensor, time: Tensor, end: Tensor) -> Tensor:
+    """Return (b,) squared differences of the profiles (mean and sd of every channel) of predicted and true targets.
+
+    The predicted target is x_t + (1 - t) v, decoded where the flow runs in latents.
+    """
+    predicted = model.decode(endpoint(field, velocity.float(), time))
+    return (profile(predicted.float()) - profile(model.decode(end).float())).square().mean(1)
+
+
+def reconstruction_losses(
+    model: Generator, batch: PairBatch, objective: Objective, generator: torch.Generator, device: torch.device
+) -> dict[str, Tensor]:
+    """Return the losses of the VAE on controls and targets alike."""
+    assert model.vae is not None
+    found = vae_losses(model.vae, torch.cat([batch.start, batch.end]).to(device), generator)
+    return {**found, TOTAL: found["reconstruction"] + objective.kl_weight * found["kl"]}
+
+
+def to_device(conditions: Conditions, device: torch.device) -> Conditions:
+    """Return conditions on a device."""
+    return Conditions(
+        conditions.transition.to(device),
+        conditions.context.to(device),
+        conditions.no_perturbation.to(device),
+        conditions.no_context.to(device),
+    )

@@ -1,0 +1,125 @@
+"""Pairs of control and target cells as batches: balanced over transitions, turned alike, random by number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatia.learn.generator_cells import CellReader
+from spatia.transitions.canvas import turn_each
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """One row a pair.
+
+    Attributes
+    ----------
+    start, end
+        (b, c + 1, y, x) canvases of control and target.
+    transition
+        (b,) its number.
+    context
+        (b, w) embeddings of the control.
+    weight
+        (b,) how much the pair counts, 1 on average.
+    cell_id
+        Of the control.
+    """
+
+    start: Tensor
+    end: Tensor
+    transition: Tensor
+    context: Tensor
+    weight: Tensor
+    cell_id: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.transition)
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """All pairs of the training slides, in memory; a pair names two of the cells.
+
+    Attributes
+    ----------
+    canvas, context
+        (cells, c + 1, y, x), (cells, w).
+    start, end, transition, weight
+        (pairs,) rows of the cells, number of the transition, weight.
+    cell_id
+        (pairs,) of the control.
+    """
+
+    canvas: Tensor
+    context: Tensor
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    transition: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    cell_id: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, pairs: NDArray[np.int64]) -> PairBatch:
+        """Return some pairs, as they are."""
+        start = torch.from_numpy(self.start[pairs])
+        return PairBatch(
+            self.canvas[start],
+            self.canvas[torch.from_numpy(self.end[pairs])],
+            torch.from_numpy(self.transition[pairs]),
+            self.context[start],
+            torch.from_numpy(self.weight[pairs]),
+            tuple(self.cell_id[pairs].tolist()),
+        )
+
+
+def read_pairs(
+    reader: CellReader, start: Sequence[str], end: Sequence[str], transition: NDArray[np.int64],
+    weight: NDArray[np.float32],
+) -> PairSet:  # fmt: skip
+    """Return the pairs of one slide; every cell is read once, however many pairs it is in."""
+    cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
+    block = reader.read(cells.tolist())
+    return PairSet(
+        block.canvas, block.context, place[: len(start)], place[len(start) :], transition, weight,
+        np.asarray(start, np.str_),
+    )  # fmt: skip
+
+
+def join_pairs(parts: Sequence[PairSet]) -> PairSet:
+    """Return the pairs of several slides as one set."""
+    shifts = np.cumsum([0, *(len(part.canvas) for part in parts)])[:-1]
+    return PairSet(
+        torch.cat([part.canvas for part in parts]),
+        torch.cat([part.context for part in parts]),
+        np.concatenate([part.start + shift for part, shift in zip(parts, shifts, strict=True)]),
+        np.concatenate([part.end + shift for part, shift in zip(parts, shifts, strict=True)]),
+        np.concatenate([part.transition for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+        np.concatenate([part.cell_id for part in parts]),
+    )
+
+
+def draw_pairs(transition: NDArray[np.int64], n: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return ``n`` random pairs, each transition equally often on average, however many pairs it has."""
+    known, number, count = np.unique(transition, return_inverse=True, return_counts=True)
+    order = np.argsort(number, kind="stable")
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    chosen = generator.integers(len(known), size=n)
+    return order[first[chosen] + np.floor(generator.random(n) * count[chosen]).astype(np.int64)]
+
+
+def draw_batch(pairs: PairSet, n: int, seed: int) -> PairBatch:
+    """Return a random batch; control and target of a pair are turned alike, since cells have no upright position."""
+    generator = np.random.default_rng(seed)
+    batch = pairs.take(draw_pairs(pairs.transition, n, generator))
+    symmetry = torch.from_numpy(generator.integers(8, size=n))
+    return replace(batch, start=turn_each(batch.start, symmetry), end=turn_each(batch.end, symmetry))

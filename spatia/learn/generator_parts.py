@@ -1,0 +1,71 @@
+"""The parts of a generator's training: the VAE where there is one, then the flow."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from spatia.generator_params import FlowParams
+from spatia.learn.devices import Machine
+from spatia.learn.generator_objective import Objective, flow_losses, reconstruction_losses
+from spatia.learn.generator_pairs import draw_batch
+from spatia.learn.generator_source import PairData
+from spatia.learn.generator_training import Part
+from spatia.learn.parallel import Group
+from spatia.model.velocity import Generator
+
+N_WATCHED = 4  # batches of the validation pairs
+AT_A_TIME = 256  # cells
+
+
+def make_parts(
+    model: Generator, data: PairData, objective: Objective, params: FlowParams, machine: Machine, group: Group
+) -> list[Part]:
+    """Return what is trained, in order; ``batch`` pairs are shared by the processes."""
+    size = max(1, params.batch // group.size)
+    draw = partial(draw_batch, data.train, size)
+    watched = data.val
+    val = [draw_batch(watched, size, seed) for seed in range(N_WATCHED)] if watched is not None else []
+    learns_flow = nn.ModuleList([model.conditioning, model.network])
+    flow = Part(
+        "flow", params.steps, params.learning_rate,
+        lambda batch, generator: flow_losses(model, batch, objective, generator, machine.device),
+        draw, learns_flow, val,
+    )  # fmt: skip
+    if model.vae is None:
+        return [flow]
+    vae = Part(
+        "vae", params.vae_steps, params.vae_learning_rate,
+        lambda batch, generator: reconstruction_losses(model, batch, objective, generator, machine.device),
+        draw, model.vae, val, partial(fit_latent_scale, model, data, machine),
+    )  # fmt: skip
+    return [vae, flow]
+
+
+@torch.no_grad()
+def fit_latent_scale(model: Generator, data: PairData, machine: Machine) -> None:
+    """Bring the latents of the training cells to mean 0 and sd 1."""
+    assert model.vae is not None
+    model.eval()
+    blocks = data.train.canvas.split(AT_A_TIME)
+    model.vae.set_scale(torch.cat([model.vae.distribution(block.to(machine.device))[0] for block in blocks]))
+
+
+@torch.no_grad()
+def reconstruction_distance(model: Generator, data: PairData, machine: Machine) -> dict[str, float] | None:
+    """Return what the VAE alone costs, as root mean squares over canvases: the floor of what a flow in it can reach.
+
+    ``train`` are the cells it was trained on, ``val`` those of validation slides; None where there is no VAE.
+    """
+    if model.vae is None:
+        return None
+    model.eval()
+    found = {}
+    for name, pairs in (("train", data.train), ("val", data.val)):
+        if pairs is not None:
+            blocks = [block.to(machine.device) for block in pairs.canvas.split(AT_A_TIME)]
+            squares = sum(float((model.decode(model.encode(b)).float() - b).square().sum()) for b in blocks)
+            found[name] = (squares / pairs.canvas.numel()) ** 0.5
+    return found

@@ -1,0 +1,139 @@
+"""Where a generator's training data comes from: pairs, signatures, crops, embeddings of the slides in its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from spatia.errors import SpatiaError
+from spatia.generator_params import FlowParams
+from spatia.io import read_json, read_table
+from spatia.learn.generator_cells import CONTEXT_ARRAYS, CellReader, shared_stains
+from spatia.learn.generator_checkpoint import Scope
+from spatia.learn.generator_pairs import PairSet, join_pairs, read_pairs
+from spatia.learn.slides import SlideFiles
+from spatia.learn.species import species_of
+from spatia.transition_plan import Transition, load_transitions
+from spatia.transitions.flow import confidence_weights
+
+CONTROL, TARGET, TAG, CONFIDENCE = "x_ctrl_id", "x_tgt_id", "transition_tag", "confidence"
+
+
+@dataclass(frozen=True)
+class FlowSlide:
+    """Where the files of one slide are that training a generator reads."""
+
+    name: str
+    pairs: Path
+    crops: Path
+    embeddings: Path
+    image: Path
+
+    @classmethod
+    def of_run(cls, run: Path | str, name: str) -> FlowSlide:
+        """Return the files of slide ``name`` in the folder of a run (docs/outputs.md)."""
+        results = Path(run) / "results"
+        return cls(
+            name,
+            results / "pair" / name / "pairs",
+            results / "crop" / name / "crops",
+            results / "embed" / name / "embeddings",
+            results / "ingest" / name / "slide.zarr",
+        )
+
+
+@dataclass(frozen=True)
+class PairData:
+    """What a generator learns from, what is watched, and its scope."""
+
+    train: PairSet
+    val: PairSet | None
+    scope: Scope
+
+
+def read_pair_data(
+    train: Sequence[FlowSlide], val: Sequence[FlowSlide], plan: Path, signatures: Path, params: FlowParams
+) -> PairData:
+    """Read everything that a generator is trained on.
+
+    Raises
+    ------
+    SpatiaError
+        If there is no pair, species or stains differ, or pairs, crops and embeddings do not belong together.
+    """
+    slides = [*train, *val]
+    species = species_of([SlideFiles(s.name, s.crops, s.crops, s.image) for s in slides], "flow")
+    stains = shared_stains({slide.name: slide.crops for slide in slides}, params.stains)
+    tables = {slide.name: read_split(slide, "train") for slide in train}
+    tables |= {slide.name: read_split(slide, "val") for slide in val}
+    transitions = _with_pairs(load_transitions(plan), pd.concat([tables[slide.name] for slide in train]), plan)
+    genes, dg = read_signatures(signatures, transitions)
+    arrays = CONTEXT_ARRAYS[params.context]
+    image_px = params.shape().image_px
+    readers = {
+        slide.name: CellReader(slide.name, slide.crops, slide.embeddings, stains, image_px, arrays) for slide in slides
+    }
+    sets = {
+        name: _pairs_of(readers[name], tables[name], transitions, params.confidence_weights) for name in tables
+    }  # fmt: skip
+    scope = Scope(
+        stains, species, readers[train[0].name].window_um, transitions, genes, dg, params.context, arrays,
+        sets[train[0].name].context.shape[1], embedded_by(train[0].embeddings) if arrays else {},
+    )  # fmt: skip
+    learned = join_pairs([sets[slide.name] for slide in train])
+    watched = join_pairs([sets[slide.name] for slide in val]) if val else None
+    return PairData(learned, watched if watched is not None and len(watched) else None, scope)
+
+
+def read_split(slide: FlowSlide, split: str) -> pd.DataFrame:
+    """Return the pairs of one side of the split: a training slide may have a test block."""
+    pairs = read_table(slide.pairs / "pairs.parquet")
+    return pairs[pairs["split"] == split]
+
+
+def embedded_by(embeddings: Path) -> dict[str, Any]:
+    """Return what says which model made some embeddings, apart from where it lies."""
+    record = read_json(embeddings / "embed.json")
+    return {"width": record.get("width"), **{k: v for k, v in record.get("checkpoint", {}).items() if k != "path"}}
+
+
+def read_signatures(folder: Path, transitions: Sequence[Transition]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return genes and dg (transitions, genes) float32 of ``signatures.parquet``.
+
+    Raises
+    ------
+    SpatiaError
+        If a transition has no signature.
+    """
+    table = read_table(folder / "signatures.parquet").pivot_table("dg", TAG, "gene", dropna=False)
+    missing = [transition.tag for transition in transitions if transition.tag not in table.index]
+    if missing:
+        raise SpatiaError(f"{folder}: expected a signature of {missing[0]!r}, found none; run 'spatia pair' again")
+    dg = table.loc[[transition.tag for transition in transitions]].to_numpy(np.float32)
+    return tuple(table.columns.astype(str)), np.nan_to_num(dg)
+
+
+def _with_pairs(plan: Sequence[Transition], pairs: pd.DataFrame, where: Path) -> tuple[Transition, ...]:
+    found = tuple(transition for transition in plan if (pairs[TAG] == transition.tag).any())
+    if not found:
+        raise SpatiaError(
+            f"flow: expected pairs of a transition of {where} on the training slides, found none; plans.tsv says why "
+            "transitions were skipped"
+        )
+    return found
+
+
+def _pairs_of(reader: CellReader, pairs: pd.DataFrame, transitions: Sequence[Transition], is_weighted: bool) -> PairSet:
+    tags = [transition.tag for transition in transitions]
+    pairs = pairs[pairs[TAG].isin(tags)]
+    weight = np.ones(len(pairs), np.float32)
+    if is_weighted:
+        weight = confidence_weights(torch.tensor(pairs[CONFIDENCE].to_numpy(np.float32))).numpy()
+    number = pd.Index(tags).get_indexer(pd.Index(pairs[TAG])).astype(np.int64)
+    return read_pairs(reader, pairs[CONTROL].astype(str).tolist(), pairs[TARGET].astype(str).tolist(), number, weight)

@@ -1,0 +1,139 @@
+"""What a velocity network is told: time, perturbation (transition + signature), context (frozen embeddings).
+
+Perturbation embedding = MLP(transition token, dg) (SPATIA, section 4.3); context = z_ctrl of the control cell.
+Each has a learned vector for "not said", so that with both left out the network is the unconditional one (A5).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spatia.model.velocity_shape import VelocityShape
+
+LONGEST = 10_000.0  # wavelengths of the time features reach from 2 pi / 1000 up to so many times that
+TIME_SCALE = 1000.0  # t in [0, 1] is spread as diffusion steps are
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is asked for, one row an image.
+
+    Attributes
+    ----------
+    transition
+        (b,) number of the transition.
+    context
+        (b, w) embeddings of the control cell, as stored; w is 0 where the generator knows no context.
+    no_perturbation, no_context
+        (b,) True = not said.
+    """
+
+    transition: Tensor
+    context: Tensor
+    no_perturbation: Tensor
+    no_context: Tensor
+
+
+def unconditional(conditions: Conditions) -> Conditions:
+    """Return the null condition for as many rows: neither perturbation nor context is said."""
+    everywhere = torch.ones_like(conditions.no_perturbation)
+    return Conditions(conditions.transition, conditions.context, everywhere, everywhere)
+
+
+def time_features(time: Tensor, width: int) -> Tensor:
+    """Return (b, width) sines and cosines of (b,) times in [0, 1]."""
+    rates = torch.exp(-math.log(LONGEST) * torch.arange(width // 2, device=time.device) / (width // 2))
+    angles = TIME_SCALE * time.float()[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Perturbation(nn.Module):
+    """Transition token and signature -> one vector; a learned one where no transition is said.
+
+    Parameters
+    ----------
+    shape
+        Sizes.
+    n_transitions, n_genes
+        Of the signatures, which are a buffer: a checkpoint carries them.
+    """
+
+    signatures: Tensor
+
+    def __init__(self, shape: VelocityShape, n_transitions: int, n_genes: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(n_transitions, shape.token)
+        self.gene_projection = nn.Linear(n_genes, shape.gene_width)
+        self.register_buffer("signatures", torch.zeros(n_transitions, n_genes))
+        self.mix = nn.Sequential(
+            nn.Linear(shape.token + shape.gene_width, shape.embedding),
+            nn.SiLU(),
+            nn.Linear(shape.embedding, shape.embedding),
+        )
+        self.nothing = nn.Parameter(torch.zeros(shape.embedding))
+
+    def set_signatures(self, dg: Tensor) -> None:
+        """Take (transitions, genes) signatures, brought to unit mean square: panels differ in size and depth."""
+        self.signatures.copy_(dg / dg.square().mean().sqrt().clamp(min=1e-8))
+
+    def forward(self, transition: Tensor, is_missing: Tensor) -> Tensor:
+        """Return (b, embedding)."""
+        signature = self.gene_projection(self.signatures[transition])
+        said = self.mix(torch.cat([self.token(transition), signature], dim=1))
+        return torch.where(is_missing[:, None], self.nothing.to(said.dtype), said)
+
+
+class Context(nn.Module):
+    """Frozen embeddings of the control cell -> one vector; a learned one where none is said.
+
+    They are standardised with mean and sd of the training cells, which are buffers, and pass a narrow layer: a wide
+    one would let the network know every training cell by name.
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, shape: VelocityShape, n_values: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_values))
+        self.register_buffer("sd", torch.ones(n_values))
+        self.narrow = nn.Linear(n_values, shape.context_width)
+        self.widen = nn.Sequential(
+            nn.SiLU(), nn.Dropout(shape.dropout), nn.Linear(shape.context_width, shape.embedding)
+        )
+        self.nothing = nn.Parameter(torch.zeros(shape.embedding))
+
+    def set_scale(self, context: Tensor) -> None:
+        """Take mean and sd from the (cells, values) of the training cells."""
+        self.mean.copy_(context.mean(0))
+        self.sd.copy_(context.std(0, unbiased=False).clamp(min=1e-6))
+
+    def forward(self, context: Tensor, is_missing: Tensor) -> Tensor:
+        """Return (b, embedding)."""
+        said = self.widen(self.narrow((context - self.mean) / self.sd))
+        return torch.where(is_missing[:, None], self.nothing.to(said.dtype), said)
+
+
+class Conditioning(nn.Module):
+    """Time and conditions -> the vector that modulates every block of a velocity network."""
+
+    def __init__(self, shape: VelocityShape, n_transitions: int, n_genes: int, n_context: int) -> None:
+        super().__init__()
+        self.perturbation = Perturbation(shape, n_transitions, n_genes)
+        self.context = Context(shape, n_context) if n_context else None
+        self.width = shape.embedding
+        self.time = nn.Sequential(
+            nn.Linear(shape.embedding, shape.embedding), nn.SiLU(), nn.Linear(shape.embedding, shape.embedding)
+        )
+
+    def forward(self, time: Tensor, conditions: Conditions) -> Tensor:
+        """Return (b, embedding)."""
+        found = self.time(time_features(time, self.width))
+        found = found + self.perturbation(conditions.transition, conditions.no_perturbation)
+        if self.context is not None:
+            found = found + self.context(conditions.context, conditions.no_context)
+        return found

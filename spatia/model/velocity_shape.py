@@ -1,0 +1,115 @@
+"""Sizes and switches of the generator; loads no torch, so that configuration stays light."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+GeneratorPreset = Literal["tiny", "cpu", "small", "base"]
+Network = Literal["unet", "dit"]
+Latent = Literal["pixel", "vae"]
+
+VAE_SHRINK = 4  # A2: f = 4 ...
+VAE_CHANNELS = 4  # ... and 4 channels
+
+
+@dataclass(frozen=True)
+class VelocityShape:
+    """Everything that decides which tensors a generator has, apart from its stains, transitions and genes.
+
+    The defaults are the ``cpu`` preset.
+
+    Attributes
+    ----------
+    image_px
+        Side of the images that go in and come out; a crop of 27.2 um is averaged down to it.
+    network
+        ``unet`` (ADM style) or ``dit`` (patches, adaLN-zero), A3.
+    latent
+        ``pixel``, or ``vae``: the flow runs in the latents of a KL-VAE (A2).
+    channels, multipliers, blocks, attention
+        U-Net: width of the first level, width of each level as a multiple of it, residual blocks per level, and
+        whether the lowest level has self-attention.
+    stem
+        U-Net: side of the squares of pixels that become channels before the first level; 1 = none. A stem of 2
+        costs a quarter.
+    patch_px, width, depth
+        DiT: side of a patch, width of a token, number of blocks.
+    heads
+        Of every attention.
+    embedding
+        Width of the vector that modulates every block (FiLM): time + perturbation + context.
+    token, gene_width, context_width
+        Widths of a transition's token, of its projected signature, and of the projected context.
+    dropout
+        In residual blocks.
+    vae_channels
+        Width of the VAE's first level.
+    """
+
+    image_px: int = 48
+    network: Network = "unet"
+    latent: Latent = "pixel"
+    channels: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 1
+    attention: bool = True
+    stem: int = 2
+    patch_px: int = 4
+    width: int = 192
+    depth: int = 6
+    heads: int = 4
+    embedding: int = 128
+    token: int = 32
+    gene_width: int = 32
+    context_width: int = 64
+    dropout: float = 0.1
+    vae_channels: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))  # YAML and JSON have lists only
+        if self.network not in ("unet", "dit") or self.latent not in ("pixel", "vae"):
+            raise ValueError(f"network should be unet or dit, latent pixel or vae, found {self.network}, {self.latent}")
+        if self.image_px % self.smallest_px:
+            raise ValueError(f"image_px should be a multiple of {self.smallest_px}, found {self.image_px}")
+        if self.width % (4 * self.heads) or (self.channels * self.multipliers[-1]) % self.heads or self.channels % 8:
+            raise ValueError("channels should be a multiple of 8, width and the lowest level's channels of the heads")
+
+    @property
+    def smallest_px(self) -> int:
+        """Pixels of the image that one position of the lowest level covers, along one side."""
+        below = 2 ** (len(self.multipliers) - 1) * self.stem if self.network == "unet" else self.patch_px
+        return below * (VAE_SHRINK if self.latent == "vae" else 1)
+
+    @property
+    def field_px(self) -> int:
+        """Side of what the velocity network sees: the image, or its latents."""
+        return self.image_px // (VAE_SHRINK if self.latent == "vae" else 1)
+
+
+GENERATOR_PRESETS: dict[str, VelocityShape] = {
+    "tiny": VelocityShape(
+        image_px=16, channels=16, multipliers=(1, 2), stem=1, width=32, depth=2, heads=2, embedding=32, token=8,
+        gene_width=8, context_width=16, dropout=0.0, vae_channels=16,
+    ),
+    "cpu": VelocityShape(),
+    "small": VelocityShape(image_px=96, channels=64, multipliers=(1, 2, 2, 2), blocks=2, embedding=256),
+    "base": VelocityShape(
+        image_px=128, channels=128, multipliers=(2, 2, 2), stem=1, blocks=4, embedding=512, token=128, gene_width=128,
+        context_width=256, dropout=0.3, patch_px=8, width=768, depth=12, heads=8, vae_channels=64,
+    ),
+}  # fmt: skip
+
+
+def velocity_shape_of(preset: str, **changes: object) -> VelocityShape:
+    """Return a preset with some values changed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset.
+    """
+    if preset not in GENERATOR_PRESETS:
+        raise ValueError(f"preset should be one of {', '.join(GENERATOR_PRESETS)}, found {preset!r}")
+    return dataclasses.replace(GENERATOR_PRESETS[preset], **changes)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""Pairs, signatures, crops and embeddings of the training slides -> a generator (checkpoint, history).
+
+Interrupted, it goes on from the state in ``--work`` and ends with the same weights. Under torchrun, processes share
+the steps (:mod:`spatia.learn.parallel`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from spatia.config import load_params
+from spatia.generator_params import FlowParams
+from spatia.io import write_table
+from spatia.learn.devices import Machine, choose_machine
+from spatia.learn.events import tensorboard_writer
+from spatia.learn.generator_checkpoint import Scope, make_generator, write_generator
+from spatia.learn.generator_objective import Objective
+from spatia.learn.generator_parts import make_parts, reconstruction_distance
+from spatia.learn.generator_source import FlowSlide, PairData, read_pair_data
+from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer
+from spatia.learn.parallel import Group, join_group, leave_group
+
+HISTORY_COLUMNS = ("phase", "step", "learning_rate", "split")
+NOT_IN_FINGERPRINT = ("save_every_s", "device", "allow_cpu")
+
+log = logging.getLogger("spatia.flow")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``spatia flow``."""
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--train", nargs="+", required=True, metavar="SLIDE", help="slides to learn from")
+    parser.add_argument("--val", nargs="*", default=[], metavar="SLIDE", help="slides whose loss is watched")
+    parser.add_argument("--transitions", type=Path, required=True, metavar="YAML", help="as config/transitions.yaml")
+    parser.add_argument("--signatures", type=Path, required=True, metavar="DIR", help="what pair wrote")
+    parser.add_argument("--params", type=Path, required=True, metavar="YAML", help="as config/stages/flow.yaml")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="DIR", help="folder of the generator to write"
+    )
+    parser.add_argument("--history", type=Path, required=True, metavar="TSV", help="losses")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="state of the running training")
+    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="folder of TensorBoard events")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; default: all there are")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train a generator and write it."""
+    params = load_params(args.params, FlowParams)
+    group = join_group(params.device)
+    machine = choose_machine(params.device, params.precision, params.allow_cpu, group.local_rank, args.threads)
+    train = [FlowSlide.of_run(args.run, name) for name in args.train]
+    val = [FlowSlide.of_run(args.run, name) for name in args.val]
+    data = read_pair_data(train, val, args.transitions, args.signatures, params)
+    torch.manual_seed(params.seed)
+    model = make_generator(params.shape(), data.scope)
+    if model.conditioning.context is not None:
+        model.conditioning.context.set_scale(data.train.context)
+    model.to(machine.device)
+    objective = objective_of(params)
+    trainer = GeneratorTrainer(
+        model,
+        make_parts(model, data, objective, params, machine, group),
+        recipe_of(params),
+        machine,
+        group,
+        fingerprint(params, data, group),
+        args.work,
+        tensorboard_writer(args.tensorboard if group.is_first else None),
+    )
+    rows = trainer.run()
+    if group.is_first:
+        model.load_state_dict(trainer.average)
+        write_table(args.history, history_table(rows))
+        about = describe(args, params, data, machine) | {"vae_distance": reconstruction_distance(model, data, machine)}
+        write_generator(args.checkpoint, trainer.average, params.shape(), data.scope, about)
+        shutil.rmtree(args.work, ignore_errors=True)
+        log.info("%s: %d pairs, %d steps", args.checkpoint, len(data.train), trainer.progress.total_steps)
+    leave_group(group)
+
+
+def objective_of(params: FlowParams) -> Objective:
+    """Return how the loss is made up."""
+    return Objective(**{field.name: getattr(params, field.name) for field in dataclasses.fields(Objective)})
+
+
+def recipe_of(params: FlowParams) -> FlowRecipe:
+    """Return how steps are taken."""
+    return FlowRecipe(**{field.name: getattr(params, field.name) for field in dataclasses.fields(FlowRecipe)})
+
+
+def fingerprint(params: FlowParams, data: PairData, group: Group) -> str:
+    """Return text that is the same exactly when an interrupted training may be continued."""
+    settings = dataclasses.asdict(params)
+    for name in NOT_IN_FINGERPRINT:
+        del settings[name]
+    scope: Scope = data.scope
+    digest = hashlib.sha256(json.dumps([settings, scope.stains, scope.tags, scope.genes, group.size]).encode())
+    for array in (scope.signatures, data.train.start, data.train.end, data.train.transition, data.train.weight):
+        digest.update(array.tobytes())
+    for tensor in (data.train.canvas, data.train.context):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(args: argparse.Namespace, params: FlowParams, data: PairData, machine: Machine) -> dict[str, Any]:
+    """Return what ``generator.json`` says beside shape and scope."""
+    counts = {tag: int((data.train.transition == number).sum()) for number, tag in enumerate(data.scope.tags)}
+    return {
+        "preset": params.preset,
+        "slides": list(args.train),
+        "n_pairs": counts,
+        "n_cells": len(data.train.canvas),
+        "device": machine.device.type,
+        "seed": params.seed,
+        "params": dataclasses.asdict(params),
+    }
+
+
+def history_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the history with its fixed columns first and the total last."""
+    table = pd.DataFrame(rows)
+    losses = [name for name in table.columns if name not in (*HISTORY_COLUMNS, "total")]
+    return table[[*HISTORY_COLUMNS, *losses, "total"]]
