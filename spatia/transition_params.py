@@ -172,6 +172,8 @@ class ScoreParams:
         N is at most this, per transition.
     min_cells
         A transition with fewer cells on a side is not scored; half of the targets is a side.
+    most_spreads
+        Features further than so many of the controls' spreads from their mean count as this far.
     inception_weights
         File with the state of torchvision's ``inception_v3``; empty: the random encoder.
     seed
@@ -184,6 +186,7 @@ class ScoreParams:
     n_subsets: int = 100
     max_cells: int = 500
     min_cells: int = 10
+    most_spreads: float = 10.0
     inception_weights: str = ""
     seed: int = 0
 
@@ -191,5 +194,7 @@ class ScoreParams:
         for name in ("n_resamples", "subset_size", "n_subsets", "max_cells", "min_cells"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} should be at least 2, found {getattr(self, name)}")
+        if not self.most_spreads > 0:
+            raise ValueError(f"most_spreads should be above 0, found {self.most_spreads}")
         if not 0 < self.level < 1:
             raise ValueError(f"level should lie in 0 to 1, found {self.level}")

@@ -58,7 +58,7 @@ class CellSet:
 
 @dataclass(frozen=True)
 class Scale:
-    """Units of features and embeddings: the spread of the real controls.
+    """Units of features: the spread of the real controls.
 
     Attributes
     ----------
@@ -68,19 +68,16 @@ class Scale:
         (kept,) mean and spread of the controls.
     worst
         (kept,) in units of the spread: what a failed cell gets.
-    is_embedded
-        (d,) directions of the embedding that vary in controls.
-    embedding_centre, embedding_spread
-        (varying d,).
+    most
+        Values further than so many spreads from the centre count as this far: a few moments and textures have tails
+        of a thousand spreads, and one such cell would be the mean of all features.
     """
 
     is_kept: NDArray[np.bool_]
     centre: Values
     spread: Values
     worst: Values
-    is_embedded: NDArray[np.bool_]
-    embedding_centre: Values
-    embedding_spread: Values
+    most: float
 
     @property
     def n_dropped(self) -> int:
@@ -89,32 +86,27 @@ class Scale:
 
     def real(self, cells: CellSet) -> Values:
         """Return the features of cells that others are compared with; gaps take the set's median."""
-        return (fill_gaps(cells.features[:, self.is_kept]) - self.centre) / self.spread
+        return self._clip((fill_gaps(cells.features[:, self.is_kept]) - self.centre) / self.spread)
 
     def output(self, cells: CellSet) -> Values:
         """Return the features of a method's cells; gaps take the worst value."""
         scaled = (cells.features[:, self.is_kept] - self.centre) / self.spread
-        return np.where(np.isfinite(scaled), scaled, self.worst)
+        return self._clip(np.where(np.isfinite(scaled), scaled, self.worst))
 
-    def embedding(self, cells: CellSet) -> Values:
-        """Return embeddings in units of the controls' spread."""
-        return (cells.embedding[:, self.is_embedded] - self.embedding_centre) / self.embedding_spread
+    def _clip(self, scaled: Values) -> Values:
+        return np.clip(scaled, -self.most, self.most)
 
 
-def make_scale(controls: CellSet, targets: CellSet) -> Scale:
+def make_scale(controls: CellSet, targets: CellSet, most: float) -> Scale:
     """Return the units that real controls and targets give; generated cells have no say in them."""
     is_kept = choose_features(controls, targets)
     control, target = (fill_gaps(cells.segmented.features[:, is_kept]) for cells in (controls, targets))
-    is_embedded = varies(controls.embedding)
-    embedding = controls.embedding[:, is_embedded]
     return Scale(
         is_kept=is_kept,
         centre=control.mean(axis=0),
         spread=control.std(axis=0),
         worst=find_worst(standardise(control, control), standardise(target, control)),
-        is_embedded=is_embedded,
-        embedding_centre=embedding.mean(axis=0),
-        embedding_spread=embedding.std(axis=0),
+        most=most,
     )
 
 

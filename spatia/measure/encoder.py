@@ -17,6 +17,7 @@ from torch.nn import functional
 RANDOM, INCEPTION = "random_encoder", "inception"
 ENCODER_SEED = 20_250_704  # never another: distances by another encoder are other distances
 SCALES = (1, 2, 4)
+GAIN = 3.0  # brings pooled responses of cell images to the size of Inception's, 0 to 1
 BATCH_IMAGES = 64
 INCEPTION_PX = 299
 
@@ -60,7 +61,9 @@ def _draw_filters(n: int, n_in: int, side: int, draw: torch.Generator) -> Tensor
 
 
 def _pool(maps: Tensor) -> Tensor:
-    return torch.cat([maps.mean(dim=(2, 3)), maps.std(dim=(2, 3))], dim=1)
+    found = torch.cat([maps.mean(dim=(2, 3)), maps.std(dim=(2, 3))], dim=1)
+    # a few bright images would rule the cubic kernel; with the root dim stains count as well
+    return GAIN * found.sqrt()
 
 
 class InceptionEncoder(nn.Module):

@@ -36,6 +36,7 @@ class Settings:
     n_subsets: int
     max_cells: int
     min_cells: int
+    most_spreads: float
     encoder: str
 
     @property
@@ -90,7 +91,7 @@ class Arena:
     reference, controls
         (n, features) scaled; controls are those the outputs were made from, row by row.
     reference_embedding
-        (n, d) scaled.
+        (n, d).
     reference_weights, output_weights
         (1 + resamples, n) how often each cell counts; row 0: each once.
     """
@@ -150,7 +151,7 @@ def score_transition(
     n = min(settings.max_cells, len(half), len(controls))
     rows = np.sort(generator.choice(len(controls), n, replace=False))
     other = draw_cells(other, n, generator)
-    arena = make_arena(make_scale(controls, targets), draw_cells(half, n, generator), controls.take(rows),
+    arena = make_arena(make_scale(controls, targets, settings.most_spreads), draw_cells(half, n, generator), controls.take(rows),
                        settings.n_resamples, generator)  # fmt: skip
     outputs = {name: cells.take(rows) for name, cells in methods.items()}
     outputs |= {REAL_HALVES: other, CONTROL: controls.take(rows), MEAN_TARGET: mean_cell(other, n)}
@@ -170,7 +171,7 @@ def make_arena(
         scale=scale,
         reference=scale.real(reference),
         controls=scale.real(controls),
-        reference_embedding=scale.embedding(reference),
+        reference_embedding=reference.embedding,
         reference_weights=_weights(len(reference), n_resamples, generator),
         output_weights=_weights(len(controls), n_resamples, generator),
     )
@@ -182,7 +183,7 @@ def score_output(
     """Return the scores of one method's cells."""
     found = score_features(arena.scale.output(cells), weights, arena)
     found["failed_share"] = weights @ ~cells.is_segmented / weights.sum(axis=1)
-    found |= score_images(arena.scale.embedding(cells), weights, arena, settings, generator)
+    found |= score_images(cells.embedding, weights, arena, settings, generator)
     note = f"{int(arena.scale.is_kept.sum())} features, {arena.scale.n_dropped} dropped"
     return [Score(method, metric, float(found[metric][0]), found[metric][1:], arena.n, note) for metric in settings.metrics]
 

@@ -156,6 +156,7 @@ def make_settings(params: ScoreParams, encoder: str) -> Settings:
         n_subsets=params.n_subsets,
         max_cells=params.max_cells,
         min_cells=params.min_cells,
+        most_spreads=params.most_spreads,
         encoder=encoder,
     )
 
