@@ -1,0 +1,206 @@
+"""The velocity networks, their conditions, and the VAE."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from spatia.model.conditions import Conditions, time_features, unconditional
+from spatia.model.unet import FilmBlock
+from spatia.model.vae import Vae, vae_losses
+from spatia.model.velocity import Generator
+from spatia.model.velocity_shape import GENERATOR_PRESETS, VelocityShape, velocity_shape_of
+
+SIZES = {"unet": {"network": "unet"}, "dit": {"network": "dit"}, "vae": {"latent": "vae"}}
+
+
+def make(kind="unet", n_context=5, seed=0, **changes):
+    torch.manual_seed(seed)
+    model = Generator(velocity_shape_of("tiny", **SIZES[kind], **changes), 3, 2, 4, n_context)
+    model.conditioning.perturbation.set_signatures(torch.randn(2, 4))
+    return model.eval()
+
+
+def trained(model, seed=1):
+    """Give every weight some value: networks are zero where they add, so an untrained one ignores its conditions."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
+    return model
+
+
+def conditions(transition=(0, 0), context=None, no_perturbation=False, no_context=False):
+    n = len(transition)
+    context = torch.zeros(n, 5) if context is None else context
+    return Conditions(
+        torch.tensor(transition), context, torch.full((n,), no_perturbation), torch.full((n,), no_context)
+    )
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit", "vae"])
+def test_before_training_the_velocity_is_zero(kind):
+    model = make(kind)
+    field = model.encode(torch.randn(2, 3, 16, 16))
+    velocity = model(field, torch.rand(2), conditions())
+    assert velocity.shape == field.shape
+    assert not velocity.any()
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit", "vae"])
+def test_every_condition_changes_the_velocity(kind):
+    model, field, time = trained(make(kind)), torch.randn(2, 3, 16, 16), torch.tensor([0.2, 0.2])
+    field = model.encode(field)
+    base = model(field, time, conditions())
+    others = {
+        "time": model(field, time + 0.5, conditions()),
+        "transition": model(field, time, conditions((1, 1))),
+        "context": model(field, time, conditions(context=torch.ones(2, 5))),
+        "no perturbation": model(field, time, conditions(no_perturbation=True)),
+        "no context": model(field, time, conditions(no_context=True)),
+    }
+    for name, other in others.items():
+        assert float((base - other).abs().max()) > 1e-4, name
+
+
+def test_the_signature_changes_the_velocity():
+    model, field = trained(make()), torch.randn(2, 3, 16, 16)
+    before = model(field, torch.rand(2) * 0 + 0.3, conditions())
+    model.conditioning.perturbation.set_signatures(torch.randn(2, 4))
+    assert not torch.allclose(before, model(field, torch.rand(2) * 0 + 0.3, conditions()))
+
+
+def test_signatures_enter_at_unit_scale():
+    one, two = make(), make()
+    dg = torch.tensor([[1.0, -2.0, 0.0, 3.0], [0.5, 0.0, 1.0, -1.0]])
+    one.conditioning.perturbation.set_signatures(dg)
+    two.conditioning.perturbation.set_signatures(100 * dg)
+    torch.testing.assert_close(one.conditioning.perturbation.signatures, two.conditioning.perturbation.signatures)
+    assert float(one.conditioning.perturbation.signatures.square().mean()) == pytest.approx(1)
+
+
+def test_the_null_condition_knows_neither_transition_nor_context():
+    model, field, time = trained(make()), torch.randn(2, 3, 16, 16), torch.full((2,), 0.4)
+    null = model(field, time, unconditional(conditions((0, 1), torch.randn(2, 5))))
+    again = model(field, time, unconditional(conditions((1, 0), torch.randn(2, 5))))
+    assert torch.equal(null, again)
+    assert torch.equal(null, model(field, time, conditions(no_perturbation=True, no_context=True)))
+
+
+def test_rows_do_not_touch_each_other():
+    model, field = trained(make()), torch.randn(3, 3, 16, 16)
+    time, told = torch.tensor([0.1, 0.5, 0.9]), conditions((0, 1, 0), torch.randn(3, 5))
+    whole = model(field, time, told)
+    one = model(field[1:2], time[1:2], conditions((1,), told.context[1:2]))
+    torch.testing.assert_close(whole[1:2], one, atol=1e-5, rtol=1e-4)
+
+
+def test_context_is_standardised_with_the_training_cells():
+    model = make()
+    cells = torch.randn(50, 5) * 7 + 3
+    model.conditioning.context.set_scale(cells)
+    scaled = (cells - model.conditioning.context.mean) / model.conditioning.context.sd
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.std(0, unbiased=False), torch.ones(5))
+
+
+def test_a_generator_without_context_has_no_such_weights():
+    model = make(n_context=0)
+    assert model.conditioning.context is None
+    told = Conditions(torch.tensor([0]), torch.zeros(1, 0), torch.tensor([False]), torch.tensor([False]))
+    assert model(torch.randn(1, 3, 16, 16), torch.rand(1), told).shape == (1, 3, 16, 16)
+
+
+def test_film_scales_and_shifts():
+    torch.manual_seed(0)
+    block = FilmBlock(8, 16, 4, 0.0).eval()
+    torch.nn.init.normal_(block.second[-1].weight)
+    x = torch.randn(1, 8, 6, 6)
+    with torch.no_grad():
+        block.film[1].weight.zero_()
+        block.film[1].bias.zero_()
+        plain = block(x, torch.randn(1, 4))
+        assert torch.equal(plain, block(x, torch.randn(1, 4)))  # no scale, no shift: the condition has no effect
+        block.film[1].bias[:16] = -1  # scale by 1 - 1 = 0, shift by 0: nothing is left but the past
+        empty = block.second[-1](block.second[0](torch.zeros(1, 16, 6, 6)))
+        torch.testing.assert_close(block(x, torch.randn(1, 4)), block.past(x) + empty)
+
+
+def test_time_features_tell_times_apart():
+    features = time_features(torch.tensor([0.0, 0.5, 0.51, 1.0]), 16)
+    assert features.shape == (4, 16)
+    assert features[0].tolist() == [0.0] * 8 + [1.0] * 8
+    assert float(torch.cdist(features, features)[1, 2]) > 0.1
+
+
+UNET_CHANGES = [{"blocks": 2}, {"attention": False}, {"stem": 2}, {"multipliers": (1, 2, 2)}, {"channels": 24}]
+CONDITION_CHANGES = [{"embedding": 64}, {"token": 16}, {"gene_width": 16}, {"context_width": 8}]
+
+
+@pytest.mark.parametrize("change", UNET_CHANGES + CONDITION_CHANGES)
+def test_every_size_of_the_unet_changes_the_network(change):
+    n_parameters = [sum(p.numel() for p in make(**c).parameters()) for c in ({}, change)]
+    assert n_parameters[0] != n_parameters[1]
+
+
+@pytest.mark.parametrize("change", [{"patch_px": 2}, {"width": 64}, {"depth": 3}])
+def test_every_size_of_the_dit_changes_the_network(change):
+    n_parameters = [sum(p.numel() for p in make("dit", **c).parameters()) for c in ({}, change)]
+    assert n_parameters[0] != n_parameters[1]
+
+
+def test_presets_are_what_the_paper_and_the_methods_use():
+    assert GENERATOR_PRESETS["cpu"].image_px == 48
+    assert GENERATOR_PRESETS["cpu"].channels == 32
+    base = GENERATOR_PRESETS["base"]
+    assert (base.image_px, base.channels, base.multipliers) == (128, 128, (2, 2, 2))
+    assert dataclasses.asdict(base) != dataclasses.asdict(GENERATOR_PRESETS["small"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_px": 50}, "image_px should be a multiple of 8"),
+        ({"image_px": 40, "latent": "vae"}, "image_px should be a multiple of 32"),
+        ({"network": "gan"}, "network should be unet or dit"),
+        ({"channels": 30}, "channels should be a multiple of 8"),
+    ],
+)
+def test_sizes_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(VelocityShape(), **change)
+
+
+def test_lists_of_a_parameter_file_are_sizes_too():
+    assert velocity_shape_of("cpu", multipliers=[1, 2]) == velocity_shape_of("cpu", multipliers=(1, 2))
+
+
+def test_the_vae_halves_twice_and_learns_to_reconstruct():
+    torch.manual_seed(0)
+    vae = Vae(3, velocity_shape_of("tiny", latent="vae"))
+    canvas = (
+        torch.randn(1, 3, 1, 1) * torch.ones(4, 3, 16, 16) * torch.tensor([-1.0, -0.3, 0.3, 1.0])[:, None, None, None]
+    )
+    assert vae.encode(canvas).shape == (4, 4, 4, 4)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=3e-3)
+    history = []
+    for _ in range(80):
+        losses = vae_losses(vae, canvas, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        (losses["reconstruction"] + 1e-6 * losses["kl"]).backward()
+        optimizer.step()
+        history.append(float(losses["reconstruction"]))
+    assert history[-1] < 0.25 * history[0]
+    vae.set_scale(vae.distribution(canvas)[0].detach())
+    assert float(vae.encode(canvas).std((0, 2, 3)).mean()) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(vae.decode(vae.encode(canvas)), vae.decoder(vae.distribution(canvas)[0]))
+
+
+def test_kl_by_hand():
+    torch.manual_seed(0)
+    vae = Vae(3, velocity_shape_of("tiny", latent="vae"))
+    with torch.no_grad():
+        vae.encoder[-1].weight.zero_()
+        vae.encoder[-1].bias.copy_(torch.tensor([2.0] * 4 + [0.0] * 4))  # mean 2, log variance 0
+    losses = vae_losses(vae, torch.randn(2, 3, 16, 16), torch.Generator().manual_seed(0))
+    assert float(losses["kl"]) == pytest.approx(2.0)  # (4 + 1 - 1 - 0) / 2
