@@ -198,3 +198,31 @@ class ScoreParams:
             raise ValueError(f"most_spreads should be above 0, found {self.most_spreads}")
         if not 0 < self.level < 1:
             raise ValueError(f"level should lie in 0 to 1, found {self.level}")
+
+
+@dataclass(frozen=True)
+class CellprofilerParams:
+    """What CellProfiler itself is given to measure.
+
+    Attributes
+    ----------
+    max_images
+        Chosen by ``seed`` among the segmented ones; null = all. One takes about a second.
+    only_real
+        Real cells only.
+    shards
+        CellProfiler processes.
+    seed
+        Chooses the images.
+    """
+
+    max_images: int | None = 50
+    only_real: bool = False
+    shards: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise ValueError(f"shards should be at least 1, found {self.shards}")
+        if self.max_images is not None and self.max_images < 1:
+            raise ValueError(f"max_images should be at least 1 or null, found {self.max_images}")

@@ -1,4 +1,4 @@
-"""CellProfiler's example of 289 nuclei (cytomining/CytoTable, BSD-3): those whose mask can be rebuilt exactly, measured by us.
+"""CellProfiler's example of 289 nuclei (cytomining/CytoTable, BSD-3): those whose mask can be rebuilt exactly.
 
 Gaussian smoothing, CellProfiler's own threshold and filled holes give 189 of its nuclei to the pixel; it has split or
 merged the others.
@@ -6,7 +6,7 @@ merged the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ import pandas as pd
 import tifffile
 from scipy import ndimage
 
+from spatia.measure.agreement import compare_columns
 from spatia.measure.feature_columns import NUCLEI, SHAPE_MODULES, Column, describe_column
 from spatia.measure.features import _source_names, measure_shape, measure_stain
 
 THRESHOLD, SIGMA_PX = 0.09860165, 1
 STAINS = {"DNA": "d0", "PH3": "d1"}
-ANGLES = {"AreaShape_Orientation": 180.0}
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,8 @@ def columns() -> list[Column]:
 
 
 def compare(example: Example) -> pd.DataFrame:
-    """Return, per column that both have, the largest difference relative to the column's largest value."""
-    shared = [name for name in example.ours if name in example.theirs]
-    rows = []
-    for name in shared:
-        theirs, ours = example.theirs[name].to_numpy(float), example.ours[name].to_numpy(float)
-        apart = np.abs(theirs - ours)
-        apart = np.minimum(apart, np.abs(ANGLES[name] - apart)) if name in ANGLES else apart
-        rows.append((name, np.nanmax(apart), np.nanmax(apart) / max(np.abs(theirs).max(), 1e-6),
-                     int((np.isnan(theirs) != np.isnan(ours)).sum()), int((apart > 1e-6 * max(np.abs(theirs).max(), 1e-6)).sum())))  # fmt: skip
-    return pd.DataFrame(rows, columns=["column", "largest", "relative", "n_nan", "n_differ"])
+    """Return how far each column that both have differs; CellProfiler 4.0 wrote orientations in radians."""
+    dictionary = pd.DataFrame([asdict(column) for column in columns()])
+    dictionary["name"] = dictionary["name"].str.removeprefix(f"{NUCLEI}_")
+    degrees = np.rad2deg(example.theirs["AreaShape_Orientation"])
+    return compare_columns(example.ours, example.theirs.assign(AreaShape_Orientation=degrees), dictionary)

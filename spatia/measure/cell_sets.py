@@ -131,20 +131,28 @@ def fill_gaps(values: Values) -> Values:
     return np.where(np.isnan(finite), medians, finite)
 
 
-def split_halves(cells: CellSet, generator: np.random.Generator) -> tuple[CellSet, CellSet]:
-    """Return two random halves of the cells."""
-    order = generator.permutation(len(cells))
-    return cells.take(order[: len(cells) // 2]), cells.take(order[len(cells) // 2 :])
+def split_rows(rows: NDArray[np.int64], generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return two random halves of the rows; the second is the larger of unequal ones."""
+    order = generator.permutation(rows)
+    return order[: len(rows) // 2], order[len(rows) // 2 :]
 
 
-def draw_cells(cells: CellSet, n: int, generator: np.random.Generator) -> CellSet:
-    """Return ``n`` of the cells, none twice."""
-    return cells.take(np.sort(generator.choice(len(cells), n, replace=False)))
+def draw_rows(rows: NDArray[np.int64], n: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return ``n`` of the rows in their order, none twice."""
+    return np.sort(generator.choice(rows, n, replace=False))
 
 
-def mean_cell(cells: CellSet, n: int) -> CellSet:
-    """Return the mean of segmented cells, ``n`` times: what knows the targets' mean and nothing else."""
-    known = cells.segmented
-    features = fill_gaps(known.features).mean(axis=0)
-    embedding = cells.embedding.mean(axis=0)
+def mean_cell(cells: CellSet, embedding: Values, n: int) -> CellSet:
+    """Return the mean of cells, ``n`` times: what knows the targets' mean and nothing else.
+
+    Parameters
+    ----------
+    cells
+        Segmented ones.
+    embedding
+        (d,) of the mean of their images.
+    n
+        How often.
+    """
+    features = fill_gaps(cells.features).mean(axis=0)
     return CellSet(np.tile(features, (n, 1)), np.tile(embedding, (n, 1)), np.ones(n, bool))

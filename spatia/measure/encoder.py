@@ -1,7 +1,7 @@
 """Fixed networks that turn cell images into vectors for KID and FID.
 
 Inception's weights are not on every machine. The random encoder needs none: convolutions drawn once from a seed of
-their own, on every stain alone and at three resolutions. No method is trained with it, and a column that used it says so.
+their own, on every stain alone and at three resolutions. No method is trained with it, and columns say who used it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RandomEncoder(nn.Module):
 
 
 def _draw_filters(n: int, n_in: int, side: int, draw: torch.Generator) -> Tensor:
-    """Return (n, n_in, side, side) of unit norm; three of four have mean 0 and see edges and texture, not brightness."""
+    """Return (n, n_in, side, side) of norm 1; three of four have mean 0: they see edges and texture, not brightness."""
     filters = torch.randn(n, n_in, side, side, generator=draw)
     is_flat = torch.arange(n) % 4 != 0
     filters[is_flat] -= filters[is_flat].mean(dim=(1, 2, 3), keepdim=True)

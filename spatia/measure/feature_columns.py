@@ -130,8 +130,8 @@ def column_name(object_name: str, module: str, source: str, stain: str) -> str:
         return f"{object_name}_Texture_{feature}_{image}_{ending}"
     if module == "granularity":
         return f"{object_name}_{source}_{image}"
-    prefix, feature, *ending = source.split("_", 2)
-    return "_".join([object_name, prefix, feature, image, *ending])
+    prefix, feature, *rest = source.split("_", 2)
+    return "_".join([object_name, prefix, feature, image, *rest])
 
 
 def describe_column(object_name: str, module: str, source: str, stain: str) -> Column:

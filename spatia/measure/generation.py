@@ -6,14 +6,14 @@ resamples. The other half is scored like a method: the best that a generator can
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatia.measure.bootstrap import draw_weights
-from spatia.measure.cell_sets import CellSet, Scale, draw_cells, make_scale, mean_cell, split_halves
+from spatia.measure.cell_sets import CellSet, Scale, draw_rows, make_scale, mean_cell, split_rows
 from spatia.measure.distances import compare_features
 from spatia.measure.image_distances import frechet_distance, kernel_distance, make_kernel, squared_mmd
 from spatia.measure.shifts import correlate, fit_slope, mean_shift
@@ -22,7 +22,14 @@ Values = NDArray[np.float64]
 REAL_HALVES, CONTROL, MEAN_TARGET = "real_halves", "control_as_output", "mean_target"
 CONTROL_ROWS = (REAL_HALVES, CONTROL, MEAN_TARGET)
 FEATURE_METRICS = ("ks_complement", "ks_d", "w1_target", "wass_corr", "shift_pearson", "shift_slope", "failed_share")
-BOUNDED = {"ks_complement": (0, 1), "ks_d": (0, 1), "wass_corr": (-1, 1), "shift_pearson": (-1, 1), "w1_target": (0, np.inf)}
+BOUNDED = {
+    "ks_complement": (0, 1),
+    "ks_d": (0, 1),
+    "failed_share": (0, 1),
+    "wass_corr": (-1, 1),
+    "shift_pearson": (-1, 1),
+    "w1_target": (0, np.inf),
+}
 FRECHET_RESAMPLES = 50  # each takes a singular value decomposition
 KID_UNIT = 100  # KID x 100 (A10)
 
@@ -123,6 +130,7 @@ def score_transition(
     controls: CellSet,
     targets: CellSet,
     methods: Mapping[str, CellSet],
+    embed_mean: Callable[[NDArray[np.int64]], Values],
     settings: Settings,
     generator: np.random.Generator,
 ) -> list[Score]:
@@ -136,6 +144,8 @@ def score_transition(
         Real cells of the target state.
     methods
         Name -> what came out, row by row for ``controls``.
+    embed_mean
+        Rows of ``targets`` -> (d,) embedding of the mean of their images.
     settings, generator
         How; draws halves, cells, subsets and resamples.
 
@@ -147,14 +157,16 @@ def score_transition(
     reason = why_not(int(controls.is_segmented.sum()), int(targets.is_segmented.sum()), settings)
     if reason:
         raise ValueError(reason)
-    half, other = split_halves(targets.segmented, generator)
+    half, other = split_rows(np.flatnonzero(targets.is_segmented), generator)
     n = min(settings.max_cells, len(half), len(controls))
-    rows = np.sort(generator.choice(len(controls), n, replace=False))
-    other = draw_cells(other, n, generator)
-    arena = make_arena(make_scale(controls, targets, settings.most_spreads), draw_cells(half, n, generator), controls.take(rows),
-                       settings.n_resamples, generator)  # fmt: skip
+    half, other = draw_rows(half, n, generator), draw_rows(other, n, generator)
+    rows = draw_rows(np.arange(len(controls)), n, generator)
+    scale = make_scale(controls, targets, settings.most_spreads)
+    arena = make_arena(scale, targets.take(half), controls.take(rows), settings.n_resamples, generator)
     outputs = {name: cells.take(rows) for name, cells in methods.items()}
-    outputs |= {REAL_HALVES: other, CONTROL: controls.take(rows), MEAN_TARGET: mean_cell(other, n)}
+    outputs[REAL_HALVES] = targets.take(other)
+    outputs[CONTROL] = controls.take(rows)
+    outputs[MEAN_TARGET] = mean_cell(targets.take(other), embed_mean(other), n)
     weights = {REAL_HALVES: _weights(n, settings.n_resamples, generator)}
     return [
         score
@@ -185,7 +197,9 @@ def score_output(
     found["failed_share"] = weights @ ~cells.is_segmented / weights.sum(axis=1)
     found |= score_images(cells.embedding, weights, arena, settings, generator)
     note = f"{int(arena.scale.is_kept.sum())} features, {arena.scale.n_dropped} dropped"
-    return [Score(method, metric, float(found[metric][0]), found[metric][1:], arena.n, note) for metric in settings.metrics]
+    return [
+        Score(method, metric, float(found[metric][0]), found[metric][1:], arena.n, note) for metric in settings.metrics
+    ]
 
 
 def score_features(output: Values, weights: Values, arena: Arena) -> dict[str, Values]:

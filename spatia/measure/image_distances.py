@@ -37,7 +37,7 @@ def make_kernel(first: ArrayLike, second: ArrayLike) -> Kernel:
 
 
 def squared_mmd(kernel: Kernel, first_weights: ArrayLike, second_weights: ArrayLike) -> Values:
-    """Return the unbiased squared maximum mean discrepancy of resamples, (resamples, n), (resamples, m) -> (resamples,).
+    """Return the unbiased squared MMD of resamples, (resamples, n) and (resamples, m) -> (resamples,).
 
     A pair of one cell with itself never counts, also where a resample holds it twice: it would look like two cells
     that are exactly alike.
@@ -70,7 +70,7 @@ def _draw_subsets(n: int, size: int, n_subsets: int, generator: np.random.Genera
 
 
 def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
-    """Return FID: the Frechet distance of two Gaussians fitted to embeddings (n, d), (m, d) (Heusel et al. 2017, eq. 6).
+    """Return FID: the Frechet distance of Gaussians fitted to embeddings (n, d), (m, d) (Heusel et al. 2017, eq. 6).
 
     tr sqrt(S1 S2) is the nuclear norm of A B^T with S1 = A^T A, S2 = B^T B, so that no matrix root is needed.
     """
@@ -84,4 +84,4 @@ def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
 def _root(values: Values) -> Values:
     """Return A with A^T A = the covariance of ``values``, of at most d rows."""
     centred = (values - values.mean(axis=0)) / np.sqrt(len(values) - 1)
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred

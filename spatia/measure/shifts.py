@@ -50,7 +50,7 @@ def weighted_mean(cells: ArrayLike, weights: ArrayLike) -> Values:
 
 
 def cosine(generated_shift: ArrayLike, true_shift: ArrayLike) -> Values:
-    """Return the cosine of each cell's generated and true shift, (n, features) -> (n,); 0 for a cell that does not move.
+    """Return the cosine of each cell's generated and true shift, (n, features) -> (n,); 0 for a cell that stays.
 
     A method that gives the control back has no direction; it is neither rewarded nor punished for it.
     """

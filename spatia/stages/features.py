@@ -131,7 +131,7 @@ def describe(
     slide: str, generated: Generated, table: pd.DataFrame, columns: list[Column], params: FeaturesParams
 ) -> dict[str, Any]:
     """Return ``features.json``."""
-    failed = table[~table["is_segmented"]]
+    failed = table.loc[~table["is_segmented"], ["kind", "reason"]].agg(": ".join, axis=1)
     return {
         "format": FORMAT,
         "slide": slide,
@@ -142,8 +142,6 @@ def describe(
         "pixel_size_um": generated.pixel_size_um,
         "n_columns": len(columns),
         "n_images": {str(kind): int(n) for kind, n in table["kind"].value_counts(sort=False).items()},
-        "n_not_segmented": {
-            f"{kind}: {reason}": int(n) for (kind, reason), n in failed.groupby(["kind", "reason"]).size().items()
-        },
+        "n_not_segmented": {str(name): int(n) for name, n in failed.value_counts(sort=False).items()},
         "params": params_to_dict(params),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from spatia import keys
@@ -171,12 +172,19 @@ def score_plan(
     controls, targets = controls_of(inputs, tag), targets_of(inputs, tag)
     if not controls:
         return [], "nothing was generated"
-    control_set, target_set = (real_set(inputs, ids, encoder) for ids in (controls, targets))
+    control_frames, target_frames = (frames_of(inputs, ids) for ids in (controls, targets))
+    control_set = real_set(inputs, controls, embed_images(encoder, control_frames))
+    target_set = real_set(inputs, targets, embed_images(encoder, target_frames))
     reason = why_not(int(control_set.is_segmented.sum()), int(target_set.is_segmented.sum()), settings)
     if reason:
         return [], reason
     outputs = {method: generated_set(inputs, tag, method, controls, encoder) for method in inputs.methods}
-    return score_transition(control_set, target_set, outputs, settings, generator), ""
+
+    def embed_mean(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        mean = np.floor(target_frames[rows].mean(axis=0, keepdims=True) + 0.5).astype(np.uint8)
+        return embed_images(encoder, mean)[0]
+
+    return score_transition(control_set, target_set, outputs, embed_mean, settings, generator), ""
 
 
 def controls_of(inputs: Inputs, tag: str) -> list[str]:
@@ -193,12 +201,16 @@ def targets_of(inputs: Inputs, tag: str) -> list[str]:
     return own[own.isin(set(measured))].tolist()
 
 
-def real_set(inputs: Inputs, cell_ids: Sequence[str], encoder: nn.Module) -> CellSet:
-    """Return features and embeddings of real cells."""
+def frames_of(inputs: Inputs, cell_ids: Sequence[str]) -> NDArray[np.uint8]:
+    """Return the images of real cells as the generator sees them."""
+    generated = inputs.generated
+    return real_frames(inputs.crops, cell_ids, generated.stains, generated.image_px, str(generated.path))
+
+
+def real_set(inputs: Inputs, cell_ids: Sequence[str], embedding: NDArray[np.float64]) -> CellSet:
+    """Return real cells."""
     rows = inputs.features[inputs.features["kind"] == REAL].set_index(keys.CELL_ID)
-    stains, side = inputs.generated.stains, inputs.generated.image_px
-    frames = real_frames(inputs.crops, cell_ids, stains, side, str(inputs.generated.path))
-    return make_set(inputs, rows, cell_ids, embed_images(encoder, frames))
+    return make_set(inputs, rows, cell_ids, embedding)
 
 
 def generated_set(inputs: Inputs, tag: str, method: str, cell_ids: Sequence[str], encoder: nn.Module) -> CellSet:
@@ -210,7 +222,7 @@ def generated_set(inputs: Inputs, tag: str, method: str, cell_ids: Sequence[str]
     return make_set(inputs, rows, cell_ids, embed_images(encoder, images))
 
 
-def make_set(inputs: Inputs, rows: pd.DataFrame, cell_ids: Sequence[str], embedding: np.ndarray) -> CellSet:
+def make_set(inputs: Inputs, rows: pd.DataFrame, cell_ids: Sequence[str], embedding: NDArray[np.float64]) -> CellSet:
     """Return cells whose features stand in ``rows`` (index ``cell_id``)."""
     missing = set(cell_ids) - set(rows.index)
     if missing:

@@ -24,6 +24,9 @@ STAGES = (
     "pair",
     "flow",
     "generate",
+    "features",
+    "cellprofiler",
+    "score",
 )
 
 
@@ -124,12 +127,23 @@ def launcher(stage="pretrain"):
     n = int(read_params(stage).get("processes", 1))
     if n == 1:
         return "spatia"
-    return f"torchrun --standalone --nproc-per-node {n} -m spatia.cli"
+    # without the lone `--`, torchrun takes our --run for its --run-path
+    return f"torchrun --standalone --nproc-per-node {n} -m -- spatia.cli"
 
 
 def trains():
     """Whether this run trains its model itself."""
     return config["checkpoint"] == "train"
+
+
+def pairs_of(wildcards):
+    """Return the pairs of a slide, or nothing where there is no target to compare with."""
+    split = SLIDES[wildcards.slide]["split"]
+    return (
+        [f"results/pair/{wildcards.slide}/pairs"]
+        if split in ("train", "val", "test")
+        else []
+    )
 
 
 def checkpoint_path():

@@ -7,8 +7,6 @@ rule features:
         params=stage_params("features"),
     output:
         features=directory("results/features/{slide}/features"),
-    params:
-        options=lambda wildcards, input: options_list("--pairs", input.pairs),
     log:
         "logs/features/{slide}.log",
     benchmark:
@@ -19,7 +17,9 @@ rule features:
     resources:
         mem_mb=megabytes(2000, per_input=2),
         runtime=minutes(30, per_input_gb=600),
+    params:
+        pairs=lambda wildcards: options_list("--pairs", pairs_of(wildcards)),
     shell:
         "spatia features --slide {wildcards.slide:q} --generated {input.generated:q} --crops {input.crops:q}"
-        " {params.options:q} --params {input.params:q} --out {output.features:q}"
+        " {params.pairs:q} --params {input.params:q} --out {output.features:q}"
         " --processes {threads} --log {log:q}"

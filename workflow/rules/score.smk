@@ -22,3 +22,26 @@ rule score:
         "spatia score --slide {wildcards.slide:q} --features {input.features:q} --generated {input.generated:q}"
         " --crops {input.crops:q} --pairs {input.pairs:q} --params {input.params:q} --out {output.scores:q}"
         " --threads {threads} --log {log:q}"
+
+
+rule generation:
+    """Scores of all test slides -> the table of one generation experiment."""
+    input:
+        scores=expand(
+            "results/score/{slide}/scores.tsv", slide=slides_of("val", "test")
+        ),
+    output:
+        rows="results/tables/generation.csv",
+        table="results/tables/generation.md",
+    log:
+        "logs/generation/table.log",
+    benchmark:
+        "logs/benchmarks/generation/table.tsv"
+    conda:
+        "../../envs/spatia.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(1000),
+        runtime=minutes(10),
+    shell:
+        "spatia generation --scores {input.scores:q} --rows {output.rows:q} --table {output.table:q} --log {log:q}"
