@@ -25,8 +25,8 @@ from torch import Tensor
 from spatia.io import read_table
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.generating import SPATIA, Request, Sampler, choose_cells, conditions_of, follow
-from spatia.learn.generator_cells import CellReader
 from spatia.learn.generator_checkpoint import read_generator
+from spatia.learn.generator_readers import ReaderFiles, open_reader
 from spatia.model.conditions import Conditions
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
@@ -44,10 +44,8 @@ def batches_of_run(run: Path, slide: str, size: int, n: int) -> tuple[Generator,
     """Return a run's generator and ``n`` batches of controls, transition by transition."""
     checkpoint, results = read_generator(run / "results/flow/checkpoint"), run / "results"
     scope = checkpoint.scope
-    reader = CellReader(
-        slide, results / "crop" / slide / "crops", results / "embed" / slide / "embeddings", scope.stains,
-        checkpoint.model.shape.image_px, scope.context_arrays,
-    )  # fmt: skip
+    files, image_px = ReaderFiles.of_run(run, slide), checkpoint.model.shape.image_px
+    reader = open_reader(scope.target, files, scope.stains, image_px, scope.context_arrays)
     states = read_table(results / "states" / slide / "states" / "states.parquet")
     batches = []
     for number in range(n):

@@ -17,6 +17,8 @@ class FlowParams:
     ----------
     preset, model
         Sizes (:data:`spatia.model.velocity_shape.GENERATOR_PRESETS`), and changes of single values.
+    target
+        What is generated: crops of a ``cell``, or the ``niche`` tiles around control and target.
     stains
         ``microscope``: all stains but H&E that the training slides share; ``all``: H&E too; or a list of names.
     context
@@ -41,6 +43,7 @@ class FlowParams:
 
     preset: Literal["tiny", "cpu", "small", "base"] = "cpu"
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    target: Literal["cell", "niche"] = "cell"
     stains: Literal["microscope", "all"] | list[str] = "microscope"
     context: Literal["full", "cell", "none"] = "full"
     contrast: Literal["minus", "hinge", "none", "plus"] = "minus"

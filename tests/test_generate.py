@@ -1,5 +1,6 @@
 """Generating: never a target, the same images for the same seed, one species, one set of stains, one model."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,12 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toy_crops import cut
 from toy_generator import PLAN, run_flow, run_generate, write_run
 
+from spatia.errors import SpatiaError
 from spatia.generated import open_generated
 from spatia.learn.devices import Machine
 from spatia.learn.generating import Request, Sampler, choose_cells, conditions_of, follow, noise_of, seed_of_text
 from spatia.learn.generator_checkpoint import read_generator
+from spatia.learn.generator_readers import ReaderFiles, open_reader
+from spatia.transitions.canvas import from_canvas
 
 CPU = Machine(torch.device("cpu"), torch.float32)
 
@@ -244,3 +249,38 @@ def test_choosing_does_not_depend_on_the_other_cells():
     assert choose_cells(ids, 5, "u", 0) != few
     assert choose_cells(ids, None, "t", 0) == tuple(ids)
     assert seed_of_text(1, "a") != seed_of_text(1, "b")
+
+
+def test_niche_tiles_are_generated_too(run, tmp_path):
+    assert run_flow(run, tmp_path, target="niche") == 0
+    assert run_generate(run, tmp_path) == 0
+    found = open_generated(tmp_path / "generated")
+    assert found.header["target"] == "niche"
+    assert found.pixel_size_um == pytest.approx(256 * 0.2125 / 16)
+    checkpoint = read_generator(tmp_path / "checkpoint")
+    assert checkpoint.scope.window_um == pytest.approx(54.4)
+
+
+def test_a_tile_reader_reads_the_tile_around_each_cell(run, tmp_path):
+    toy = write_run(tmp_path, ("zero",), seed=5)[0]
+    reader = open_reader("niche", ReaderFiles.of_run(tmp_path, "zero"), ("18S",), 64, ("z_cell",))
+    ids = toy.cells["cell_id"].tolist()[3:6]
+    block = reader.read(ids)
+    assert block.canvas.shape == (3, 2, 64, 64)
+    assert block.context.shape == (3, 6)
+    niches = toy.niches.iloc[toy.cells["niche"].iloc[3:6]]
+    for image, (_, niche) in zip(from_canvas(block.canvas), niches.iterrows(), strict=True):
+        full = cut(toy.image[1:], niche["y0"], niche["x0"], 256).astype(float)
+        # the toy's pyramid takes every second pixel; its halves are then averaged to a quarter
+        half = full[:, ::2, ::2].reshape(1, 64, 2, 64, 2).mean((2, 4))
+        is_inside = (np.arange(64) * 4 + niche["y0"] < 1096)[:, None] & (np.arange(64) * 4 + niche["x0"] < 1296)
+        assert np.abs(image - half)[:, is_inside].max() <= 2
+        assert not image[:, ~is_inside & ((np.arange(64) * 4 + niche["y0"] >= 1100)[:, None])].any()
+
+
+def test_both_kinds_of_images_need_their_files(run, tmp_path):
+    files = dataclasses.replace(ReaderFiles.of_run(run, "two"), tiles=None)
+    with pytest.raises(SpatiaError, match="needs --tiles"):
+        open_reader("niche", files, ("18S",), 16, ())
+    with pytest.raises(SpatiaError, match="image_px of 256 or less"):
+        open_reader("niche", ReaderFiles.of_run(run, "two"), ("18S",), 512, ())

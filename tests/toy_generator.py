@@ -109,5 +109,6 @@ def run_generate(run: Path, out: Path, slide: str = "two", name: str = "generate
     arguments = ["--slide", slide, "--checkpoint", out / "checkpoint", "--params", params, "--out", out / name]
     arguments += ["--zarr", results / "ingest" / slide / "slide.zarr", "--crops", results / "crop" / slide / "crops"]
     arguments += ["--states", results / "states" / slide / "states", "--threads", 1]
+    arguments += ["--tiles", results / "tile" / slide / "tiles"]
     arguments += ["--embeddings", results / "embed" / slide / "embeddings"]
     return main(["generate", *map(str, arguments)])

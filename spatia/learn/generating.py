@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spatia.learn.devices import Machine
-from spatia.learn.generator_cells import CellReader
+from spatia.learn.generator_cells import Reader
 from spatia.learn.generator_objective import to_device
 from spatia.model.conditions import Conditions, unconditional
 from spatia.model.velocity import Generator
@@ -94,7 +94,7 @@ def follow(
 
 
 def generate(
-    model: Generator, reader: CellReader, request: Request, sampler: Sampler, machine: Machine, batch: int
+    model: Generator, reader: Reader, request: Request, sampler: Sampler, machine: Machine, batch: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield images (n, c, y, x) of a request's cells, in order, ``batch`` at a time."""
     for start in range(0, len(request.cell_ids), batch):

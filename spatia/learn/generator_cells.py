@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -35,49 +35,96 @@ class CellBlock:
     context: Tensor
 
 
-class CellReader:
-    """Reads cells of one slide.
+class Reader(Protocol):
+    """What reads the images and contexts of cells: crops, or the niche tiles around them."""
+
+    name: str
+    image_px: int
+
+    @property
+    def window_um(self) -> float:
+        """Side of an image."""
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Side of a pixel of the images."""
+
+    def read(self, cell_ids: Sequence[str]) -> CellBlock:
+        """Return cells in the order asked for."""
+
+
+class ContextReader:
+    """Reads frozen embeddings of one slide's cells.
 
     Parameters
     ----------
-    name, crops, embeddings
-        The slide, and what ``crop`` and ``embed`` wrote; ``embeddings`` may be None where ``arrays`` is empty.
-    stains, image_px
-        Which channels, in which order, and the side of the images.
+    name, embeddings
+        The slide, and what ``embed`` wrote; may be None where ``arrays`` is empty.
     arrays
-        Names of the embeddings that make a context.
+        Which make a context, side by side.
 
     Raises
     ------
     SpatiaError
-        If the slide lacks a stain or an embedding, or its cells differ between the folders.
+        If one of them is missing.
     """
 
-    def __init__(
-        self, name: str, crops: Path, embeddings: Path | None, stains: Sequence[str], image_px: int,
-        arrays: Sequence[str],
-    ) -> None:  # fmt: skip
-        self.name, self.arrays, self.image_px = name, tuple(arrays), image_px
+    def __init__(self, name: str, embeddings: Path | None, arrays: Sequence[str]) -> None:
+        self.name = name
+        self._values = {array: _map_array(name, embeddings, array) for array in arrays}
+        self._niche = pd.Series(dtype=np.int64)
+        if arrays and embeddings is not None:
+            places = read_table(embeddings / "cells.parquet")
+            self._niche = pd.Series(places[keys.NICHE].to_numpy(np.int64), index=places[keys.CELL_ID].astype(str))
+
+    def read(self, cell_ids: Sequence[str]) -> Tensor:
+        """Return (n, w); w is 0 without any array."""
+        if not self._values:
+            return torch.zeros(len(cell_ids), 0)
+        row = _rows_of(self.name, self._niche.index, cell_ids, "an embedding")
+        niche = self._niche.to_numpy()[row]
+        parts = [values[niche if array in PER_NICHE else row] for array, values in self._values.items()]
+        return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
+
+
+class CellReader:
+    """Reads crops of one slide's cells.
+
+    Parameters
+    ----------
+    name, crops
+        The slide, and what ``crop`` wrote.
+    context
+        Reads the embeddings of the cells.
+    stains, image_px
+        Which channels, in which order, and the side of the images.
+
+    Raises
+    ------
+    SpatiaError
+        If the slide lacks a stain.
+    """
+
+    def __init__(self, name: str, crops: Path, context: ContextReader, stains: Sequence[str], image_px: int) -> None:
+        self.name, self.image_px, self.context = name, image_px, context
         self.crops = open_crops(crops)
         self.channels = places_of_stains(name, self.crops, stains)
-        if not image_px <= self.crops.window_px:
+        if image_px > self.crops.window_px:
             raise SpatiaError(
                 f"slide {name}: expected image_px of {self.crops.window_px} or less, the crops' own, found {image_px}"
             )
         self._weights = shrink_weights(self.crops.window_px, image_px)
         self._row = pd.Index(self.crops.index[keys.CELL_ID].astype(str))
-        self._embedded = _read_places(name, embeddings, self._row) if arrays and embeddings is not None else None
-        self._values = {array: _map_array(name, embeddings, array) for array in self.arrays}
-
-    @property
-    def pixel_size_um(self) -> float:
-        """Side of a pixel of the shrunk images."""
-        return float(self.crops.header["pixel_size_um"]) * self.crops.window_px / self.image_px
 
     @property
     def window_um(self) -> float:
         """Side of an image."""
         return float(self.crops.header["pixel_size_um"]) * self.crops.window_px
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Side of a pixel of the shrunk images."""
+        return self.window_um / self.image_px
 
     def read(self, cell_ids: Sequence[str]) -> CellBlock:
         """Return cells in the order asked for.
@@ -87,33 +134,24 @@ class CellReader:
         SpatiaError
             If the slide has no such cell.
         """
-        rows = self.rows_of(cell_ids)
+        rows = _rows_of(self.name, self._row, cell_ids, "a crop")
         frames = np.empty((len(rows), len(self.channels), self.image_px, self.image_px), np.uint8)
         coverage = np.empty((len(rows), self.image_px, self.image_px), np.uint8)
         for place, row in enumerate(rows.tolist()):
             frames[place] = shrink(self.crops.frame(row)[self.channels], self._weights)
             coverage[place] = shrink(255 * self.crops.mask(row)[None].astype(np.uint8), self._weights)[0]
-        return CellBlock(to_canvas(frames, coverage), self.context(cell_ids))
+        return CellBlock(to_canvas(frames, coverage), self.context.read(cell_ids))
 
-    def context(self, cell_ids: Sequence[str]) -> Tensor:
-        """Return (n, w) embeddings, side by side; w is 0 without any."""
-        if self._embedded is None:
-            return torch.zeros(len(cell_ids), 0)
-        row = self._embedded.index.get_indexer(pd.Index(cell_ids))
-        niche = self._embedded[keys.NICHE].to_numpy(np.int64)[row]
-        parts = [values[niche if array in PER_NICHE else row] for array, values in self._values.items()]
-        return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
 
-    def rows_of(self, cell_ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the rows of the crops of some cells."""
-        rows = self._row.get_indexer(pd.Index(cell_ids))
-        if (rows < 0).any():
-            missing = cell_ids[int(np.flatnonzero(rows < 0)[0])]
-            raise SpatiaError(
-                f"slide {self.name}: expected a crop of cell {missing!r}, found none; states, pairs and crops are of "
-                "different runs, make them anew"
-            )
-        return rows.astype(np.int64)
+def _rows_of(name: str, index: pd.Index, cell_ids: Sequence[str], what: str) -> NDArray[np.int64]:
+    rows = index.get_indexer(pd.Index(cell_ids))
+    if (rows < 0).any():
+        missing = cell_ids[int(np.flatnonzero(rows < 0)[0])]
+        raise SpatiaError(
+            f"slide {name}: expected {what} of cell {missing!r}, found none; states, pairs, crops and embeddings are "
+            "of different runs, make them anew"
+        )
+    return rows.astype(np.int64)
 
 
 def places_of_stains(name: str, crops: Crops, stains: Sequence[str]) -> list[int]:
@@ -153,14 +191,6 @@ def shared_stains(slides: dict[str, Path], wanted: str | Sequence[str]) -> tuple
         text = "; ".join(f"{name}: {', '.join(stains)}" for name, stains in known.items())
         raise SpatiaError(f"flow: expected a stain that all training slides have, found {text}; set stains")
     return found
-
-
-def _read_places(name: str, embeddings: Path, cells: pd.Index) -> pd.DataFrame:
-    places = read_table(embeddings / "cells.parquet").set_index(keys.CELL_ID)
-    places.index = places.index.astype(str)
-    if not places.index.equals(cells):
-        raise SpatiaError(f"slide {name}: expected the cells of its crops in {embeddings}, found others; embed again")
-    return places
 
 
 def _map_array(name: str, embeddings: Path | None, array: str) -> NDArray[np.float32]:

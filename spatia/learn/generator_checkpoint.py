@@ -17,6 +17,7 @@ from torch import Tensor
 import spatia
 from spatia.errors import SpatiaError
 from spatia.io import read_json, whole_dir, write_json
+from spatia.learn.generator_readers import Target
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import VelocityShape
 from spatia.transition_plan import Transition, transition_from_dict, transition_to_dict
@@ -32,8 +33,8 @@ class Scope:
 
     Attributes
     ----------
-    stains, species, window_um
-        Of its images.
+    stains, species, target, window_um
+        Of its images; ``target`` says what they show, a cell or a niche tile.
     transitions, genes, signatures
         ``signatures`` is (transitions, genes): dg of each.
     context, context_arrays, context_width, embedded_by
@@ -43,6 +44,7 @@ class Scope:
 
     stains: tuple[str, ...]
     species: str
+    target: Target
     window_um: float
     transitions: tuple[Transition, ...]
     genes: tuple[str, ...]
@@ -84,6 +86,7 @@ def write_generator(
         "spatia_version": spatia.__version__,
         "stains": list(scope.stains),
         "species": scope.species,
+        "target": scope.target,
         "image_px": shape.image_px,
         "window_um": scope.window_um,
         **about,
@@ -135,6 +138,7 @@ def _scope(record: dict[str, Any]) -> Scope:
     return Scope(
         stains=tuple(record["stains"]),
         species=record["species"],
+        target=record["target"],
         window_um=float(record["window_um"]),
         transitions=tuple(transitions),
         genes=tuple(record["genes"]),

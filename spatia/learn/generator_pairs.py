@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatia.learn.generator_cells import CellReader
+from spatia.learn.generator_cells import Reader
 from spatia.transitions.canvas import turn_each
 
 
@@ -82,7 +82,7 @@ class PairSet:
 
 
 def read_pairs(
-    reader: CellReader, start: Sequence[str], end: Sequence[str], transition: NDArray[np.int64],
+    reader: Reader, start: Sequence[str], end: Sequence[str], transition: NDArray[np.int64],
     weight: NDArray[np.float32],
 ) -> PairSet:  # fmt: skip
     """Return the pairs of one slide; every cell is read once, however many pairs it is in."""

@@ -14,9 +14,11 @@ import torch
 from spatia.errors import SpatiaError
 from spatia.generator_params import FlowParams
 from spatia.io import read_json, read_table
-from spatia.learn.generator_cells import CONTEXT_ARRAYS, CellReader, shared_stains
+from spatia.learn.generator_cells import CONTEXT_ARRAYS, Reader, shared_stains
 from spatia.learn.generator_checkpoint import Scope
 from spatia.learn.generator_pairs import PairSet, join_pairs, read_pairs
+from spatia.learn.generator_readers import ReaderFiles, open_reader
+from spatia.learn.generator_tiles import TileReader
 from spatia.learn.slides import SlideFiles
 from spatia.learn.species import species_of
 from spatia.transition_plan import Transition, load_transitions
@@ -29,23 +31,18 @@ CONTROL, TARGET, TAG, CONFIDENCE = "x_ctrl_id", "x_tgt_id", "transition_tag", "c
 class FlowSlide:
     """Where the files of one slide are that training a generator reads."""
 
-    name: str
+    files: ReaderFiles
     pairs: Path
-    crops: Path
-    embeddings: Path
-    image: Path
 
     @classmethod
     def of_run(cls, run: Path | str, name: str) -> FlowSlide:
         """Return the files of slide ``name`` in the folder of a run (docs/outputs.md)."""
-        results = Path(run) / "results"
-        return cls(
-            name,
-            results / "pair" / name / "pairs",
-            results / "crop" / name / "crops",
-            results / "embed" / name / "embeddings",
-            results / "ingest" / name / "slide.zarr",
-        )
+        return cls(ReaderFiles.of_run(run, name), Path(run) / "results" / "pair" / name / "pairs")
+
+    @property
+    def name(self) -> str:
+        """The slide's name."""
+        return self.files.name
 
 
 @dataclass(frozen=True)
@@ -68,23 +65,21 @@ def read_pair_data(
         If there is no pair, species or stains differ, or pairs, crops and embeddings do not belong together.
     """
     slides = [*train, *val]
-    species = species_of([SlideFiles(s.name, s.crops, s.crops, s.image) for s in slides], "flow")
-    stains = shared_stains({slide.name: slide.crops for slide in slides}, params.stains)
+    species = species_of([SlideFiles(s.name, s.files.crops, s.files.crops, s.files.zarr) for s in slides], "flow")
+    stains = shared_stains({slide.name: slide.files.crops for slide in slides}, params.stains)
     tables = {slide.name: read_split(slide, "train") for slide in train}
     tables |= {slide.name: read_split(slide, "val") for slide in val}
     transitions = _with_pairs(load_transitions(plan), pd.concat([tables[slide.name] for slide in train]), plan)
     genes, dg = read_signatures(signatures, transitions)
     arrays = CONTEXT_ARRAYS[params.context]
     image_px = params.shape().image_px
-    readers = {
-        slide.name: CellReader(slide.name, slide.crops, slide.embeddings, stains, image_px, arrays) for slide in slides
-    }
+    readers = {slide.name: open_reader(params.target, slide.files, stains, image_px, arrays) for slide in slides}
     sets = {
         name: _pairs_of(readers[name], tables[name], transitions, params.confidence_weights) for name in tables
     }  # fmt: skip
     scope = Scope(
-        stains, species, readers[train[0].name].window_um, transitions, genes, dg, params.context, arrays,
-        sets[train[0].name].context.shape[1], embedded_by(train[0].embeddings) if arrays else {},
+        stains, species, params.target, readers[train[0].name].window_um, transitions, genes, dg, params.context,
+        arrays,        sets[train[0].name].context.shape[1], embedded_by(train[0].files.embeddings) if arrays else {},
     )  # fmt: skip
     learned = join_pairs([sets[slide.name] for slide in train])
     watched = join_pairs([sets[slide.name] for slide in val]) if val else None
@@ -97,8 +92,9 @@ def read_split(slide: FlowSlide, split: str) -> pd.DataFrame:
     return pairs[pairs["split"] == split]
 
 
-def embedded_by(embeddings: Path) -> dict[str, Any]:
+def embedded_by(embeddings: Path | None) -> dict[str, Any]:
     """Return what says which model made some embeddings, apart from where it lies."""
+    assert embeddings is not None
     record = read_json(embeddings / "embed.json")
     return {"width": record.get("width"), **{k: v for k, v in record.get("checkpoint", {}).items() if k != "path"}}
 
@@ -129,9 +125,11 @@ def _with_pairs(plan: Sequence[Transition], pairs: pd.DataFrame, where: Path) ->
     return found
 
 
-def _pairs_of(reader: CellReader, pairs: pd.DataFrame, transitions: Sequence[Transition], is_weighted: bool) -> PairSet:
+def _pairs_of(reader: Reader, pairs: pd.DataFrame, transitions: Sequence[Transition], is_weighted: bool) -> PairSet:
     tags = [transition.tag for transition in transitions]
     pairs = pairs[pairs[TAG].isin(tags)]
+    if isinstance(reader, TileReader):  # within one niche both sides are the same tile
+        pairs = pairs[reader.niche_of(pairs[CONTROL].tolist()) != reader.niche_of(pairs[TARGET].tolist())]
     weight = np.ones(len(pairs), np.float32)
     if is_weighted:
         weight = confidence_weights(torch.tensor(pairs[CONFIDENCE].to_numpy(np.float32))).numpy()

@@ -23,8 +23,9 @@ from spatia.generator_params import GenerateParams
 from spatia.io import read_table, whole_dir, write_json, write_table
 from spatia.learn.devices import choose_machine
 from spatia.learn.generating import SPATIA, UNCONDITIONAL, Request, Sampler, choose_cells, generate
-from spatia.learn.generator_cells import CellReader
+from spatia.learn.generator_cells import Reader
 from spatia.learn.generator_checkpoint import GeneratorCheckpoint, read_generator
+from spatia.learn.generator_readers import ReaderFiles, open_reader
 from spatia.learn.generator_source import embedded_by
 from spatia.progress import progress
 from spatia.transitions.sampling import count_calls
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zarr", type=Path, required=True, metavar="SLIDE.ZARR", help="says the species")
     parser.add_argument("--crops", type=Path, required=True, metavar="DIR")
     parser.add_argument("--embeddings", type=Path, metavar="DIR", help="not needed by a generator without context")
+    parser.add_argument("--tiles", type=Path, metavar="DIR", help="needed by a generator of niche tiles only")
     parser.add_argument("--states", type=Path, required=True, metavar="DIR", help="what states wrote")
     parser.add_argument("--params", type=Path, required=True, metavar="YAML", help="as config/stages/generate.yaml")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of images to write")
@@ -56,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = read_generator(args.checkpoint)
     check_slide(args.slide, args.zarr, args.embeddings, checkpoint)
     scope, shape = checkpoint.scope, checkpoint.model.shape
-    reader = CellReader(args.slide, args.crops, args.embeddings, scope.stains, shape.image_px, scope.context_arrays)
+    files = ReaderFiles(args.slide, args.crops, args.zarr, args.embeddings, args.tiles)
+    reader = open_reader(scope.target, files, scope.stains, shape.image_px, scope.context_arrays)
     check_scale(reader, checkpoint)
     states = read_table(args.states / "states.parquet")
     requests = make_requests(states, checkpoint, params)
@@ -101,12 +104,12 @@ def check_slide(slide: str, zarr: Path, embeddings: Path | None, checkpoint: Gen
         )
 
 
-def check_scale(reader: CellReader, checkpoint: GeneratorCheckpoint) -> None:
+def check_scale(reader: Reader, checkpoint: GeneratorCheckpoint) -> None:
     """Refuse crops of another width: sizes would not compare."""
     if not np.isclose(reader.window_um, checkpoint.scope.window_um):
         raise SpatiaError(
-            f"slide {reader.name}: expected crops of {checkpoint.scope.window_um:g} um as the generator was trained "
-            f"with, found {reader.window_um:g} um; crop with that window_um"
+            f"slide {reader.name}: expected images of {checkpoint.scope.window_um:g} um as the generator was trained "
+            f"with, found {reader.window_um:g} um; crop and tile with those parameters"
         )
 
 
@@ -159,7 +162,7 @@ def describe(
     args: argparse.Namespace,
     params: GenerateParams,
     checkpoint: GeneratorCheckpoint,
-    reader: CellReader,
+    reader: Reader,
     requests: Sequence[Request],
 ) -> dict[str, Any]:
     """Return ``generate.json``."""
@@ -169,6 +172,7 @@ def describe(
         "spatia_version": spatia.__version__,
         "slide": args.slide,
         "stains": list(checkpoint.scope.stains),
+        "target": checkpoint.scope.target,
         "image_px": checkpoint.model.shape.image_px,
         "pixel_size_um": reader.pixel_size_um,
         "sampler": {"solver": params.solver, "steps": params.steps, "guidance": params.guidance},

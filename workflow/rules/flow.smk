@@ -7,6 +7,7 @@ rule flow:
         embeddings=expand(
             "results/embed/{slide}/embeddings", slide=slides_of("train", "val")
         ),
+        tiles=expand("results/tile/{slide}/tiles", slide=slides_of("train", "val")),
         zarrs=expand(
             "results/ingest/{slide}/slide.zarr", slide=slides_of("train", "val")
         ),

@@ -5,6 +5,7 @@ rule generate:
         zarr="results/ingest/{slide}/slide.zarr",
         crops="results/crop/{slide}/crops",
         embeddings="results/embed/{slide}/embeddings",
+        tiles="results/tile/{slide}/tiles",
         states="results/states/{slide}/states",
         params=stage_params("generate"),
     output:
@@ -23,4 +24,4 @@ rule generate:
     shell:
         "spatia generate --slide {wildcards.slide:q} --checkpoint {input.checkpoint:q} --zarr {input.zarr:q}"
         " --crops {input.crops:q} --embeddings {input.embeddings:q} --states {input.states:q}"
-        " --params {input.params:q} --out {output.generated:q} --threads {threads} --log {log:q}"
+        " --tiles {input.tiles:q} --params {input.params:q} --out {output.generated:q} --threads {threads} --log {log:q}"
