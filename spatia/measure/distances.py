@@ -62,7 +62,7 @@ def compare_features(
 
 
 def _distances(values: Values, signed: Values) -> tuple[Values, Values]:
-    """Return D and W1 per resample; ``signed`` (resamples, n + m): shares of the first set, minus those of the other."""
+    """Return D and W1 per resample; ``signed`` (resamples, n + m): shares of the first set, minus the other's."""
     order = np.argsort(values, kind="stable")
     gaps = np.diff(values[order])
     ks, w1 = np.empty(len(signed)), np.empty(len(signed))

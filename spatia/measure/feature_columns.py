@@ -76,7 +76,14 @@ MEANINGS = tuple(
     )
 )
 # measured beside CellProfiler (docs/features.md): what differs by more than 1e-6, and why
-UNEQUAL: tuple[tuple[re.Pattern[str], str], ...] = ()
+UNEQUAL = (
+    (
+        re.compile(r"RadialDistribution_(FracAtD|MeanFrac|RadialCV)"),
+        "for most cells: where several pixels lie deepest in it, CellProfiler takes another one as the centre",
+    ),
+    (re.compile(r"Intensity_MADIntensity"), "of CellProfiler 4; version 5 rounds another way, by half a grey step"),
+    (re.compile(r"FilledArea|PerimeterCrofton"), "CellProfiler has no such column"),
+)
 
 
 @dataclass(frozen=True)

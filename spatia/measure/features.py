@@ -170,9 +170,16 @@ def _measure(mask: Mask, plane: NDArray[np.float32] | None, modules: Sequence[st
     if not mask.any():
         return np.full(sum(len(names[module]) for module in modules), np.nan)
     label = mask.astype(np.int32)
-    values: list[float] = []
     with np.errstate(all="ignore"):
-        for module in modules:
-            found = _measurements()[module](label, plane)
-            values += [float(np.asarray(found[name]).ravel()[0]) for name in names[module]]
-    return np.asarray(values)
+        return np.concatenate([_measure_module(label, plane, module, names[module]) for module in modules])
+
+
+def _measure_module(
+    label: NDArray[np.int32], plane: NDArray[np.float32] | None, module: str, names: Sequence[str]
+) -> NDArray[np.float64]:
+    # CellProfiler's pixels are float32, but it sums them in float64: centres of mass need that, texture levels do not
+    pixels = plane.astype(np.float64) if plane is not None and module == "intensity" else plane
+    found = _measurements()[module](label, pixels)
+    values = np.asarray([float(np.asarray(found[name]).ravel()[0]) for name in names])
+    # no pair of pixels that are not 0: CellProfiler writes 0, cp-measure NaN
+    return np.nan_to_num(values, nan=0.0) if module == "texture" else values
