@@ -85,8 +85,9 @@ class PairParams:
         ``argmax`` of each row, targets may serve twice; or ``lsa``, one to one (A16).
     min_cells
         Transitions with fewer on a side are skipped, with the reason in the table.
-    max_dense_cells
-        Where the longer side has more cells, the plan is computed in blocks; ``lsa`` is refused.
+    max_dense_cells, kernel_bytes
+        Where the longer side has more cells, costs are computed in blocks and the kernel is float32; where that would
+        be larger than ``kernel_bytes``, it is computed anew in every iteration.
     noise
         Share of the pairs that get another, random target (T5).
     seed
@@ -105,11 +106,12 @@ class PairParams:
     assignment: Literal["argmax", "lsa"] = "argmax"
     min_cells: int = 50
     max_dense_cells: int = 8000
+    kernel_bytes: int = 2_000_000_000
     noise: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_components", "max_iterations", "min_cells", "max_dense_cells"):
+        for name in ("n_components", "max_iterations", "min_cells", "max_dense_cells", "kernel_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
         for name in ("epsilon", "tolerance", "spatial_scale_um"):

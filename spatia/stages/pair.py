@@ -21,11 +21,14 @@ from spatia import keys
 from spatia.config import load_params, params_to_dict
 from spatia.errors import SpatiaError
 from spatia.io import read_sparse, read_table, whole_dir, write_arrays, write_json, write_table
+from spatia.machine import available_cpus
 from spatia.transition_params import PairParams
 from spatia.transition_plan import NICHE_PREFIX, Transition, load_transitions
 from spatia.transitions.basis import Basis, align_genes, fit_basis, project_panel
-from spatia.transitions.pairing import Cells, CostRule, Pairs, TransportRule, find_pairs, target_reuse
+from spatia.transitions.costs import Cells, CostRule
+from spatia.transitions.pairing import Pairs, TransportRule, find_pairs, target_reuse
 from spatia.transitions.signatures import difference_sum, signature
+from spatia.transitions.transport import Limits
 
 FORMAT = 1
 PAIRED = ("train", "val", "test")  # splits whose cells are paired, each among its own
@@ -185,7 +188,10 @@ def pair_one(
         return None
     sides = [Cells(points[rows], slide.position_um[rows]) for rows in (control, target)]
     rule = CostRule(params.distance, params.spatial_weight, params.spatial_scale_um)
-    transport = TransportRule(params.epsilon, params.tolerance, params.max_iterations, params.assignment, params.noise)
+    limits = Limits(params.epsilon, params.tolerance, params.max_iterations)
+    transport = TransportRule(
+        limits, params.max_dense_cells, params.kernel_bytes, params.assignment, params.noise, available_cpus()
+    )
     try:
         return find_pairs(sides[0], sides[1], rule, transport, rng)
     except (ValueError, RuntimeError) as problem:

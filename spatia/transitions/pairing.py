@@ -8,46 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spatia.transitions.transport import Plan, assign_one_to_one, match_rows, solve
-
-Distance = Literal["euclidean", "squared"]
-Points = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Cells:
-    """One side of a transition.
-
-    Attributes
-    ----------
-    points
-        ``(n, d)`` places in the joint PCA.
-    position_um
-        ``(n, 2)`` places on the slide.
-    """
-
-    points: Points
-    position_um: Points
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-
-@dataclass(frozen=True)
-class CostRule:
-    """How unlike two cells are: ``D / median(D) + spatial_weight * min(d / spatial_scale_um, 1)`` (A14, A15).
-
-    Attributes
-    ----------
-    distance
-        ``euclidean`` as in eq. 8, or its square.
-    spatial_weight, spatial_scale_um
-        ``lambda`` and ``d0``.
-    """
-
-    distance: Distance = "euclidean"
-    spatial_weight: float = 0.0
-    spatial_scale_um: float = 1.0
+from spatia.transitions.costs import Array, BlockedCost, Cells, Cost, CostRule, dense
+from spatia.transitions.matching import assign_one_to_one, match_rows, row_share
+from spatia.transitions.transport import Limits, Memory, Plan, solve
 
 
 @dataclass(frozen=True)
@@ -56,19 +19,32 @@ class TransportRule:
 
     Attributes
     ----------
-    epsilon, tolerance, max_iterations
-        See :func:`spatia.transitions.transport.solve`.
+    limits
+        See :class:`spatia.transitions.transport.Limits`.
+    dense_cells
+        Up to so many cells on the longer side everything is stored in float64.
+    kernel_bytes
+        Beyond that, a float32 kernel up to this size; beyond that, none is stored.
     assignment
         ``argmax`` of the row, or ``lsa``: one to one (A16).
     noise
         Share of the pairs that get another, random target.
+    threads
+        The result does not depend on it.
     """
 
-    epsilon: float = 0.05
-    tolerance: float = 1e-4
-    max_iterations: int = 2000
+    limits: Limits = Limits()  # noqa: RUF009
+    dense_cells: int = 8000
+    kernel_bytes: int = 2_000_000_000
     assignment: Literal["argmax", "lsa"] = "argmax"
     noise: float = 0.0
+    threads: int = 1
+
+    def memory(self, n: int, m: int) -> Memory:
+        """Return how the kernel of ``n`` controls and ``m`` targets is kept."""
+        if max(n, m) <= self.dense_cells:
+            return "float64"
+        return "float32" if 4 * n * m <= self.kernel_bytes else "streamed"
 
 
 @dataclass(frozen=True)
@@ -90,39 +66,11 @@ class Pairs:
     """
 
     target: NDArray[np.int64]
-    score: Points
-    confidence: Points
-    distance_um: Points
+    score: Array
+    confidence: Array
+    distance_um: Array
     iterations: int
     marginal_error: float
-
-
-def expression_distance(controls: Points, targets: Points, distance: Distance) -> Points:
-    """Return distances in PCA space, ``(n, m)``."""
-    from scipy.spatial.distance import cdist
-
-    return cdist(controls, targets, "sqeuclidean" if distance == "squared" else "euclidean")
-
-
-def pair_cost(controls: Cells, targets: Cells, rule: CostRule) -> Points:
-    """Return the cost of every pair, ``(n, m)``.
-
-    Raises
-    ------
-    ValueError
-        If the median distance is 0: half of the cells are the same.
-    """
-    from scipy.spatial.distance import cdist
-
-    cost = expression_distance(controls.points, targets.points, rule.distance)
-    median = float(np.median(cost))
-    if not median > 0:
-        raise ValueError("cost: expected cells that differ, found a median distance of 0 in PCA space")
-    cost /= median
-    if rule.spatial_weight:
-        far = cdist(controls.position_um, targets.position_um) / rule.spatial_scale_um
-        cost += rule.spatial_weight * np.minimum(far, 1)
-    return cost
 
 
 def find_pairs(
@@ -143,27 +91,40 @@ def find_pairs(
 
     Raises
     ------
-    ValueError, RuntimeError
-        As :func:`pair_cost` and :func:`spatia.transitions.transport.solve`; with ``lsa``, also where there are more
-        controls than targets.
+    ValueError
+        As :class:`spatia.transitions.costs.BlockedCost`; with ``lsa``, also where there are more controls than targets.
+    RuntimeError
+        As :func:`spatia.transitions.transport.solve`, or if the plan's own marginals are off.
     """
-    cost = pair_cost(controls, targets, rule)
-    plan = solve(cost, transport.epsilon, transport.tolerance, transport.max_iterations)
+    memory = transport.memory(len(controls), len(targets))
+    blocked = BlockedCost(controls, targets, rule)
+    cost: Cost = dense(blocked) if memory == "float64" else blocked
+    plan = solve(cost, transport.limits, memory, transport.threads)
     matches = match_rows(cost, plan)
+    insist_on_marginals(matches.marginal_error, plan, transport.limits)
     target = matches.target if transport.assignment == "argmax" else assign_one_to_one(cost, plan)
     target = disturb(target, len(targets), transport.noise, generator)
     away = controls.position_um - targets.position_um[target]
     return Pairs(
         target=target,
-        score=row_share(cost, plan, target),
+        score=row_share(cost, plan, matches.row_sum, target),
         confidence=confidence_of(matches.entropy, len(targets)),
         distance_um=np.hypot(*away.T),
         iterations=plan.iterations,
-        marginal_error=plan.marginal_error,
+        marginal_error=matches.marginal_error,
     )
 
 
-def confidence_of(entropy: Points, n_targets: int) -> Points:
+def insist_on_marginals(error: float, plan: Plan, limits: Limits) -> None:
+    """Raise RuntimeError if the plan that was computed at last, in float64, is none within the tolerance."""
+    if not error <= limits.tolerance * (1 + 1e-6):
+        raise RuntimeError(
+            f"transport: expected an L1 error of the marginals of at most {limits.tolerance:g}, found {error:.3g} in "
+            f"the plan after {plan.iterations} iterations; raise tolerance or epsilon"
+        )
+
+
+def confidence_of(entropy: Array, n_targets: int) -> Array:
     """Return 1 - entropy / log m: 1 where a control has one target, 0 where any would do."""
     return np.clip(1 - entropy / np.log(max(n_targets, 2)), 0, 1)
 
@@ -190,14 +151,6 @@ def disturb(
         step = generator.integers(1, n_targets, len(chosen))  # never 0: always another target
         disturbed[chosen] = (target[chosen] + step) % n_targets
     return disturbed
-
-
-def row_share(cost: Points, plan: Plan, target: NDArray[np.int64]) -> Points:
-    """Return the share of each row of the plan that lies on its target, ``(n,)``."""
-    row = np.arange(len(target))
-    total = match_rows(cost, plan).row_sum
-    exponent = plan.row_potential + plan.column_potential[target] - cost[row, target]
-    return np.exp(exponent / plan.epsilon) / total
 
 
 def target_reuse(target: NDArray[np.int64]) -> float:

@@ -1,22 +1,33 @@
-"""Entropic optimal transport (paper, eq. 9 with the sign of A14): a cost matrix -> potentials of the plan.
+"""Entropic optimal transport (paper, eq. 9 with the sign of A14): a cost -> the plan's potentials, or the plan.
 
 Minimises ``<P, C> - epsilon H(P)`` over plans with uniform marginals; ``P_ij = exp((f_i + g_j - C_ij) / epsilon)``.
-Sinkhorn's iteration is done on scalings ``u, v`` of a stored kernel, two products per iteration instead of two sums of
-exponentials; when a scaling leaves a safe range it is absorbed into the potentials and the kernel is computed anew.
-So nothing under- or overflows, whatever the costs (as in the log domain), at the price of products.
+Sinkhorn's iteration is done on scalings ``u, v`` of a kernel, two products per iteration instead of two sums of
+exponentials; when a scaling leaves a safe range it is absorbed into the potential ``g`` and the kernel is computed
+anew. Where costs differ by far more than ``epsilon`` (outliers), larger values of epsilon are solved first, roughly:
+else the potentials would creep there by about epsilon per iteration. So it neither under- nor overflows, as in the log
+domain, at the price of products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-Array = NDArray[np.float64]
-SAFE_LOG = 50.0  # scalings between exp(-50) and exp(50): what underflows in the kernel is below 1e-200 of any sum
-BLOCK_BYTES = 1 << 20  # a block of rows that stays in the cache while both products read it
+from spatia.transitions.costs import Array, Cost
+from spatia.transitions.kernels import Kernel, StoredKernel, StreamedKernel, raise_lost_columns, share_rows
+
+Memory = Literal["float64", "float32", "streamed"]
+DTYPES: dict[str, type[np.floating]] = {"float64": np.float64, "float32": np.float32}
+SPREAD = 60.0  # exponents that differ by more than this are reached through larger values of epsilon
+ROUGH = 0.02  # L1 error to which those are solved
+ROUGH_ITERATIONS = 50
+ROUNDING = 1.5  # a float32 kernel is solved to tolerance / this, so that its rounding is not what fails the check
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Plan:
     epsilon
         Regularisation, in units of the cost.
     iterations
-        Done.
+        Done, rough ones included.
     marginal_error
         L1 distance of the plan's column sums to theirs; the row sums are exact.
     """
@@ -43,159 +54,176 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Matches:
-    """What the plan says about each control.
+class Limits:
+    """When Sinkhorn's iteration ends.
 
     Attributes
     ----------
-    target
-        ``(n,)`` column with the largest entry; the first of equals.
-    score
-        ``(n,)`` its share of the row, in (0, 1].
-    entropy
-        ``(n,)`` of the row, in nats: 0 = one target, log m = any.
-    row_sum
-        ``(n,)``.
-    """
-
-    target: NDArray[np.int64]
-    score: Array
-    entropy: Array
-    row_sum: Array
-
-
-def solve(cost: Array, epsilon: float = 0.05, tolerance: float = 1e-4, max_iterations: int = 2000) -> Plan:
-    """Return the entropic transport plan between uniform marginals.
-
-    Parameters
-    ----------
-    cost
-        ``(n, m)``; divide it by its median so that ``epsilon`` has a meaning (A14).
     epsilon
         Regularisation.
     tolerance
         Largest L1 error of the marginals.
     max_iterations
-        Limit.
+        Reaching it is an error.
 
     Raises
     ------
     ValueError
-        If the cost is empty or not finite, or a parameter is not positive.
+        If one is not positive.
+    """
+
+    epsilon: float = 0.05
+    tolerance: float = 1e-4
+    max_iterations: int = 2000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"transport: expected {name} above 0, found {value}")
+
+
+@dataclass
+class _State:
+    """Where the iteration is: plan = diag(u) K diag(v), K from the potential ``column``."""
+
+    column: Array
+    v: Array
+    u: Array
+    top: Array
+    iterations: int = 0
+    error: float = np.inf
+
+
+def solve(cost: Cost, limits: Limits = Limits(), memory: Memory = "float64", threads: int = 1) -> Plan:
+    """Return the entropic transport plan between uniform marginals, as potentials.
+
+    Parameters
+    ----------
+    cost
+        ``(n, m)``; in units of its median, so that ``epsilon`` has a meaning (A14).
+    limits
+        Regularisation, tolerance, limit.
+    memory
+        Of the kernel: 8 or 4 bytes per pair, or ``streamed``: none, it is computed at every iteration.
+    threads
+        The result does not depend on it.
+
+    Raises
+    ------
     RuntimeError
         If the error is still above the tolerance after ``max_iterations``.
     """
-    cost = np.asarray(cost, np.float64)
-    _check(cost, epsilon, tolerance)
-    n, m = cost.shape
-    row, column = _feasible_potentials(cost)
-    row_mass, column_mass = np.full(n, 1 / n), np.full(m, 1 / m)
-    kernel = _kernel(cost, row, column, epsilon)
-    v = np.ones(m)
-    for iteration in range(1, max_iterations + 1):
-        u, sums = _sweep(kernel, v, row_mass)
-        error = float(np.abs(v * sums - column_mass).sum())
-        if error <= tolerance:
-            return Plan(row + epsilon * np.log(u), column + epsilon * np.log(v), epsilon, iteration, error)
-        v = column_mass / sums
-        if _is_unsafe(u) or _is_unsafe(v):
-            row, column = row + epsilon * np.log(u), column + epsilon * np.log(v)
-            kernel, v = _kernel(cost, row, column, epsilon), np.ones(m)
-    raise RuntimeError(
-        f"transport: expected an L1 error of the marginals below {tolerance:g}, found {error:.3g} after "
-        f"{max_iterations} iterations; raise max_iterations or epsilon"
-    )
+    with _workers(threads) as pool:
+        kernel = _open_kernel(cost, memory, pool)
+        state = _iterate(kernel, cost, limits, ROUNDING if memory == "float32" else 1.0)
+    return _plan(state, limits.epsilon)
 
 
-def plan_rows(cost: Array, plan: Plan) -> Iterator[tuple[slice, Array]]:
-    """Yield the plan block by block of rows: where it lies, and ``(b, m)`` of it."""
-    for rows in _blocks(*cost.shape):
-        exponent = plan.row_potential[rows, None] + plan.column_potential - cost[rows]
-        yield rows, np.exp(exponent / plan.epsilon)
-
-
-def plan_matrix(cost: Array, plan: Plan) -> Array:
-    """Return the whole plan, ``(n, m)``."""
-    return np.concatenate([block for _, block in plan_rows(cost, plan)])
-
-
-def match_rows(cost: Array, plan: Plan) -> Matches:
-    """Return each row's best target, its share, the row's entropy and sum."""
-    return join_matches([summarise(block) for _, block in plan_rows(cost, plan)])
-
-
-def summarise(block: Array) -> Matches:
-    """Return :class:`Matches` of rows of a plan, ``(b, m)``."""
-    total = block.sum(axis=1)
-    target = block.argmax(axis=1)
-    share = block / total[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(share > 0, share * np.log(share), 0.0)
-    return Matches(target, share[np.arange(len(block)), target], np.maximum(-terms.sum(axis=1), 0), total)
-
-
-def join_matches(parts: list[Matches]) -> Matches:
-    """Return the matches of all rows."""
-    return Matches(*(np.concatenate([getattr(part, name) for part in parts]) for name in Matches.__annotations__))
-
-
-def assign_one_to_one(cost: Array, plan: Plan) -> NDArray[np.int64]:
-    """Return a target of its own for each control, ``(n,)``: the largest product of the plan's entries (A16).
+def transport_matrix(cost: Cost, limits: Limits = Limits(), threads: int = 1) -> tuple[Array, Plan]:
+    """Return the plan itself, ``(n, m)`` float64, and its potentials.
 
     Raises
     ------
-    ValueError
-        If there are more controls than targets.
+    RuntimeError
+        As :func:`solve`.
     """
-    from scipy.optimize import linear_sum_assignment
+    with _workers(threads) as pool:
+        kernel = StoredKernel(cost, _uniform(cost.shape[0]), np.float64, pool)
+        state = _iterate(kernel, cost, limits, 1.0)
+        matrix = kernel.matrix
 
+        def scale(parts: list[slice]) -> None:
+            for rows in parts:
+                matrix[rows] *= state.u[rows, None]
+                matrix[rows] *= state.v
+
+        share_rows(pool, cost.shape, scale)
+    return np.asarray(matrix, np.float64), _plan(state, limits.epsilon)
+
+
+@contextmanager
+def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads for parts of the rows; BLAS's own would wait for each other at every small product."""
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(max(threads, 1)) as pool:
+        yield pool
+
+
+def _open_kernel(cost: Cost, memory: Memory, pool: ThreadPoolExecutor) -> Kernel:
+    mass = _uniform(cost.shape[0])
+    if memory == "streamed":
+        return StreamedKernel(cost, mass, pool)
+    return StoredKernel(cost, mass, DTYPES[memory], pool)
+
+
+def _uniform(n: int) -> Array:
+    return np.full(n, 1 / n)
+
+
+def _plan(state: _State, epsilon: float) -> Plan:
+    row = epsilon * (np.log(state.u) - state.top)
+    column = state.column + epsilon * np.log(state.v)
+    return Plan(row, column, epsilon, state.iterations, state.error)
+
+
+def _iterate(kernel: Kernel, cost: Cost, limits: Limits, stricter: float) -> _State:
+    """Return where the iteration has converged, after rougher problems where the costs ask for them."""
     n, m = cost.shape
-    if n > m:
-        raise ValueError(f"lsa: expected at least as many targets as controls, found {m} for {n}; use argmax")
-    log_plan = plan.row_potential[:, None] + plan.column_potential - cost
-    return np.asarray(linear_sum_assignment(log_plan, maximize=True)[1], np.int64)
+    state = _State(np.zeros(m), np.ones(m), np.ones(n), np.zeros(n))
+    spread = _absorb(kernel, state, limits.epsilon)
+    for epsilon in _rough_epsilons(limits.epsilon, spread):
+        _absorb(kernel, state, epsilon)
+        most = min(state.iterations + ROUGH_ITERATIONS, limits.max_iterations)
+        _run(kernel, state, Limits(epsilon, max(ROUGH, limits.tolerance), most))
+        _take_in(state, epsilon)
+    if spread > SPREAD:
+        _absorb(kernel, state, limits.epsilon)
+    _run(kernel, state, Limits(limits.epsilon, limits.tolerance / stricter, limits.max_iterations))
+    if not state.error <= limits.tolerance:
+        raise RuntimeError(
+            f"transport: expected an L1 error of the marginals of at most {limits.tolerance:g}, found "
+            f"{state.error:.3g} after {state.iterations} iterations; raise max_iterations or epsilon"
+        )
+    return state
 
 
-def _check(cost: Array, epsilon: float, tolerance: float) -> None:
-    if cost.ndim != 2 or 0 in cost.shape:
-        raise ValueError(f"transport: expected a cost matrix with rows and columns, found shape {cost.shape}")
-    if not np.isfinite(cost).all():
-        raise ValueError("transport: expected finite costs, found NaN or infinity")
-    if not (epsilon > 0 and tolerance > 0):
-        raise ValueError(f"transport: expected epsilon and tolerance above 0, found {epsilon} and {tolerance}")
+def _rough_epsilons(epsilon: float, spread: float) -> list[float]:
+    """Return larger values of epsilon, halved from where no exponent is beyond ``SPREAD``."""
+    n_levels = int(np.ceil(np.log2(max(spread / SPREAD, 1))))
+    return [epsilon * 2.0**level for level in range(n_levels, 0, -1)]
 
 
-def _feasible_potentials(cost: Array) -> tuple[Array, Array]:
-    """Return potentials that leave a 0 in every row and column of the reduced cost, and nothing below 0.
+def _absorb(kernel: Kernel, state: _State, epsilon: float) -> float:
+    """Compute the kernel from ``state.column``; return by how much the exponents of a row differ at most."""
+    state.top, best, spread = kernel.build(state.column, epsilon)
+    limit = kernel.safe_log / 2
+    if best.min() < -limit:
+        state.column = raise_lost_columns(state.column, best, epsilon, limit)
+        state.top, _, _ = kernel.build(state.column, epsilon)
+    return spread
 
-    The kernel then has a 1 in every row and column, so that no first product underflows.
+
+def _take_in(state: _State, epsilon: float) -> None:
+    state.column, state.v = state.column + epsilon * np.log(state.v), np.ones(len(state.v))
+
+
+def _run(kernel: Kernel, state: _State, limits: Limits) -> None:
+    """Iterate until the error is small enough or the iterations are used up.
+
+    Raises
+    ------
+    RuntimeError
+        If the error is no number.
     """
-    row = cost.min(axis=1)
-    return row, (cost - row[:, None]).min(axis=0)
-
-
-def _kernel(cost: Array, row: Array, column: Array, epsilon: float) -> Array:
-    kernel = row[:, None] - cost
-    kernel += column
-    kernel /= epsilon
-    return np.exp(kernel, out=kernel)
-
-
-def _sweep(kernel: Array, v: Array, row_mass: Array) -> tuple[Array, Array]:
-    """Return the row scaling for ``v`` and the column sums of ``diag(u) K``, reading the kernel once."""
-    u, sums = np.empty(len(kernel)), np.zeros(kernel.shape[1])
-    for rows in _blocks(*kernel.shape):
-        block = kernel[rows]
-        u[rows] = row_mass[rows] / (block @ v)
-        sums += u[rows] @ block
-    return u, sums
-
-
-def _is_unsafe(scaling: Array) -> bool:
-    return bool(np.abs(np.log(scaling)).max() > SAFE_LOG)
-
-
-def _blocks(n: int, m: int) -> Iterator[slice]:
-    size = max(1, BLOCK_BYTES // (8 * m))
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+    mass = _uniform(len(state.v))
+    while state.iterations < limits.max_iterations:
+        state.u, sums = kernel.sweep(state.v)
+        state.iterations += 1
+        state.error = float(np.abs(state.v * sums - mass).sum())
+        if not np.isfinite(state.error):
+            raise RuntimeError(f"transport: found an error of {state.error} after {state.iterations} iterations")
+        if state.error <= limits.tolerance:
+            return
+        state.v = mass / sums
+        if np.abs(np.log(state.v)).max() > kernel.safe_log:
+            _take_in(state, limits.epsilon)
+            state.top, _, _ = kernel.build(state.column, limits.epsilon)
