@@ -221,6 +221,7 @@ SWITCHES = {
     "tile_depth": 2,
     "niche_shrink": 2,
     "tissue_level": 0,
+    "profile": False,
     "levels": "niche",
     "cross_attention": False,
 }

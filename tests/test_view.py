@@ -255,3 +255,22 @@ def test_zinb_stays_finite_at_the_extremes():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(log_mean.grad).all()
+
+
+def test_a_masked_cell_shows_the_profile_of_its_visible_part_only(dataset):
+    model = make_model(dataset)
+    masked = dataclasses.replace(NOTHING_HIDDEN, mask_ratio=0.75, full_share=0.0)
+    whole, part = make_view(dataset, model), make_view(dataset, model, masked)
+    back = [torch.argsort(view.cells.order) for view in (whole, part)]
+    target, again = (view.cells.profile[rows] for view, rows in zip((whole, part), back, strict=True))
+    assert torch.equal(target.nan_to_num(-1), again.nan_to_num(-1))
+    seen, hidden = (view.cells.patches.profile[rows] for view, rows in zip((whole, part), back, strict=True))
+    assert torch.equal(seen.nan_to_num(-1), target.nan_to_num(-1))
+    assert (hidden[:, 0] < target[:, 0]).float().mean() > 0.9  # log area
+
+
+def test_profiles_of_stains_the_slide_lacks_do_not_count(dataset):
+    view = make_view(dataset, make_model(dataset))
+    n_missing = (~view.cells.patches.has_stain).sum(1)
+    assert n_missing.max() > 0
+    assert torch.equal(view.cells.profile.isnan().sum(1), n_missing * 8)

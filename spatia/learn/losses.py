@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import huber_loss, logsigmoid, softplus
 
 from spatia.model.genes import CountModel
 
@@ -12,6 +12,13 @@ from spatia.model.genes import CountModel
 def pixel_loss(found: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Return the mean squared error over pixels with weight 1, all (h, c, p, p)."""
     return ((found - target).square() * weight).sum() / weight.sum().clamp(min=1)
+
+
+def profile_loss(found: Tensor, target: Tensor) -> Tensor:
+    """Return the mean Huber loss of standardised morphology profiles (b, p); NaN targets do not count."""
+    is_known = target.isfinite()
+    error = huber_loss(found.float(), torch.where(is_known, target, found.detach().float()), reduction="none")
+    return error.sum() / is_known.sum().clamp(min=1)
 
 
 def zinb_loss(model: CountModel, counts: Tensor, is_measured: Tensor) -> Tensor:

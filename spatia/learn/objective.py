@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spatia.learn.losses import pixel_loss, zinb_loss
+from spatia.learn.losses import pixel_loss, profile_loss, zinb_loss
 from spatia.learn.settings import LossWeights
 from spatia.learn.view import BatchView, CellView, HiddenPatches, TileView
 from spatia.model.hierarchy import CellCodes, Spatia, TileLevel
@@ -19,6 +19,7 @@ N_QUERIES = 128  # genes that the token decoder is asked for in one step
 Losses = dict[str, Tensor]  # a loss of something that no cell or tile of the batch was asked for is not there
 LOSS_NAMES = (
     "image_cell",
+    "image_profile",
     "gene_tokens",
     "gene_cell",
     "image_niche",
@@ -26,6 +27,8 @@ LOSS_NAMES = (
     "image_tissue",
     "gene_tissue",
     "gene_fused",
+    "gene_around",
+    "image_fused",
 )
 Objective = Callable[[Spatia, BatchView, torch.Generator], Losses]
 
@@ -56,14 +59,14 @@ def joint_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> 
         losses |= _tile_image_loss("image_tissue", model.tissue, view.tissues, levels.tissue_tokens)
         losses["gene_tissue"] = _count_loss(model.tissue, levels.tissue, view.tissues, view.niche_tissue)
     if levels.niche is not None:
-        losses["gene_fused"] = _embedding_loss(model, levels.fused, view.cells)
+        losses |= _fused_losses(model, levels.fused, view)
     return losses
 
 
 def total_loss(losses: Losses, weights: LossWeights) -> Tensor:
     """Return the weighted sum, 0 without losses; names are ``<image or gene>_<what>``."""
     kind = {"image": weights.image, "gene": weights.gene}
-    level = {"niche": weights.niche, "tissue": weights.tissue}
+    level = {"niche": weights.niche, "around": weights.niche, "tissue": weights.tissue}
     terms = [kind[name.split("_")[0]] * level.get(name.split("_")[1], 1.0) * loss for name, loss in losses.items()]
     return torch.stack(terms).sum() if terms else torch.zeros((), requires_grad=True)
 
@@ -79,7 +82,22 @@ def _cell_losses(model: Spatia, view: CellView, codes: CellCodes, generator: tor
         **image,
         "gene_tokens": zinb_loss(counts, view.counts[:, asked], view.on_panel[:, asked]),
         "gene_cell": _embedding_loss(model, codes.z, view),
+        **_profile_loss("image_profile", model, codes.z, view),
     }
+
+
+def _fused_losses(model: Spatia, z: Tensor, view: BatchView) -> Losses:
+    """Return what ``z`` is asked for: the cell's own counts and profile, and the counts of its niche."""
+    losses = {"gene_fused": _embedding_loss(model, z, view.cells)}
+    if model.niche is not None and view.niches is not None:
+        losses["gene_around"] = _count_loss(model.niche, z, view.niches, view.niche)
+    return losses | _profile_loss("image_fused", model, z, view.cells)
+
+
+def _profile_loss(name: str, model: Spatia, z: Tensor, view: CellView) -> Losses:
+    if view.profile is None:
+        return {}
+    return {name: profile_loss(model.profile(z), model.cell.profile_scale(view.profile))}
 
 
 def _embedding_loss(model: Spatia, z: Tensor, view: CellView) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spatia.learn.dataset import CellDataset
+from spatia.learn.view import batch_profiles
 from spatia.model.hierarchy import Spatia
 
 N_CELLS = 20_000  # enough for means
@@ -17,6 +18,7 @@ def fit_statistics(model: Spatia, cells: CellDataset) -> None:
     sums = torch.zeros(3, len(cells.stains), dtype=torch.float64)
     counts = _MeanCounts(len(cells.genes))
     niches, tissues = _MeanCounts(len(cells.genes)), _MeanCounts(len(cells.genes))
+    profiles: list[Tensor] = []
     seen = 0
     for number in range(len(cells.plan(0))):
         batch = cells[0, number]
@@ -28,6 +30,7 @@ def fit_statistics(model: Spatia, cells: CellDataset) -> None:
         counts.add(batch.counts.dense(), batch.on_panel[batch.slide])
         niches.add(batch.niche_counts.dense(), batch.on_panel[batch.tissue_slide[batch.niche_tissue]])
         tissues.add(batch.tissue_counts.dense(), batch.on_panel[batch.tissue_slide])
+        profiles.append(batch_profiles(batch))
         seen += len(batch)
         if seen >= N_CELLS:
             break
@@ -35,10 +38,20 @@ def fit_statistics(model: Spatia, cells: CellDataset) -> None:
     variance = sums[2] / sums[0].clamp(min=1) - mean.square()
     model.stain_mean.copy_(mean)
     model.stain_sd.copy_(variance.clamp(min=1e-4).sqrt())
+    _set_profile_scale(model, torch.cat(profiles).double())
     model.cell.gene_decoder.set_level(counts.mean())
     for level, means in ((model.niche, niches), (model.tissue, tissues)):
         if level is not None:
             level.gene_decoder.set_level(means.mean())
+
+
+def _set_profile_scale(model: Spatia, profiles: Tensor) -> None:
+    """Take mean and sd over the cells whose slide has the stain."""
+    n = profiles.isfinite().sum(0).clamp(min=1)
+    mean = profiles.nansum(0) / n
+    variance = (profiles - mean).square().nansum(0) / n
+    model.cell.profile_scale.mean.copy_(mean)
+    model.cell.profile_scale.sd.copy_(variance.sqrt().clamp(min=1e-2))
 
 
 class _MeanCounts:

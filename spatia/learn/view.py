@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from spatia.cells.profiles import STAIN_NAMES, cell_profiles
 from spatia.learn.batches import CellBatch, SparseCounts
 from spatia.learn.masking import choose_dropped, choose_tokens, round_down, thin_counts
 from spatia.learn.settings import MaskParams
@@ -50,6 +52,7 @@ class CellView:
     genes: GeneTokens
     counts: Tensor  # (b, g) target
     on_panel: Tensor  # (b, g) bool
+    profile: Tensor | None  # (b, p) morphology profiles, target; NaN for stains the slide lacks
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,13 @@ def view_batch(
     shape: ModelShape,
     params: MaskParams,
     generator: torch.Generator,
+    with_profiles: bool = True,
 ) -> BatchView:
-    """Return a batch masked as ``params`` say; its tiles, where it has them, as far up as the model's levels go."""
-    cells = view_cells(batch, normalise, shape, params, generator)
+    """Return a batch masked as ``params`` say; its tiles, where it has them, as far up as the model's levels go.
+
+    Morphology profiles are targets of training alone; making them takes as long as half an embedding.
+    """
+    cells = view_cells(batch, normalise, shape, params, generator, with_profiles)
     order = cells.order.tolist()
     has_tiles = batch.niche_tiles is not None and shape.levels != "cell"
     is_full = float(torch.rand(1, generator=generator)) < params.full_share
@@ -133,6 +140,7 @@ def view_cells(
     shape: ModelShape,
     params: MaskParams,
     generator: torch.Generator,
+    with_profiles: bool = True,
 ) -> CellView:
     """Return the cells of a batch, masked as ``params`` say.
 
@@ -151,6 +159,9 @@ def view_cells(
     turns = torch.rand(len(batch), 3, generator=generator) < (0.5 if params.turn else 0)
     patches = _all_patches(batch, order, tokens, lengths, dropped.image[order], turns[order], normalise)
     is_visible, is_hidden = choose_tokens(lengths, n_visible, n_hidden, generator)
+    if shape.profile:
+        seen = torch.zeros(len(tokens), dtype=torch.bool).index_fill(0, tokens[is_visible], True)
+        patches = dataclasses.replace(patches, profile=batch_profiles(batch, seen)[order])
     counts, on_panel = batch.counts.dense()[order], batch.on_panel[batch.slide][order]
     return CellView(
         order=order,
@@ -160,7 +171,26 @@ def view_cells(
         genes=view_genes(counts, on_panel, dropped.genes[order], shape, params, generator),
         counts=counts,
         on_panel=on_panel,
+        profile=batch_profiles(batch)[order] if with_profiles else None,
     )
+
+
+def batch_profiles(batch: CellBatch, is_seen: Tensor | None = None) -> Tensor:
+    """Return the (b, p) morphology profiles of a batch's cells, NaN for stains that their slide lacks.
+
+    Parameters
+    ----------
+    is_seen
+        (t,) bool, tokens that count; default all.
+    """
+    if is_seen is not None:
+        batch = dataclasses.replace(batch, token_inside=batch.token_inside & is_seen[:, None, None])
+    frames, masks = batch.frames()
+    profile = torch.from_numpy(cell_profiles(frames.numpy(), masks.numpy()))
+    n_shape = profile.shape[1] - len(STAIN_NAMES) * frames.shape[1]
+    measured = batch.has_stain[batch.slide].repeat_interleave(len(STAIN_NAMES), dim=1)
+    profile[:, n_shape:].masked_fill_(~measured, float("nan"))
+    return profile
 
 
 def view_genes(

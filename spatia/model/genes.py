@@ -44,6 +44,8 @@ class GeneEncoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(n_genes, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.expression = nn.Embedding(n_genes, width)
+        nn.init.normal_(self.expression.weight, std=width**-0.5)
         self.value = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
         self.hidden = nn.Parameter(torch.empty(width).normal_(std=INITIAL_SD))
         self.cls = nn.Parameter(torch.empty(width).normal_(std=INITIAL_SD))
@@ -56,11 +58,23 @@ class GeneEncoder(nn.Module):
         value = self.value(torch.log1p(tokens.value)[:, None])
         value = torch.where(tokens.is_hidden[:, None], self.hidden.to(value.dtype), value)
         n = len(tokens.is_missing)
-        first = torch.where(tokens.is_missing[:, None], self.missing, self.cls).to(value.dtype)
+        first = torch.where(tokens.is_missing[:, None], self.missing, self.cls + self.sum_up(tokens)).to(value.dtype)
         x, runs = join([(first, Runs((n,), (1,))), (self.embedding(tokens.gene).to(value.dtype) + value, tokens.runs)])
         for block in self.blocks:
             x = run_block(block, x, runs)
         return reorder(self.norm(x), runs, tokens.place)
+
+    def sum_up(self, tokens: GeneTokens) -> Tensor:
+        """Return (b, width): the sum of log1p(count) times a vector per gene, over the values that are seen.
+
+        What linear factor models are good at, a transformer over tokens would first have to learn to add up. Cells
+        stand in the tokens' own order.
+        """
+        level = torch.log1p(tokens.value).masked_fill(tokens.is_hidden, 0)
+        cell = torch.arange(len(tokens.is_missing), device=level.device)
+        cell = cell.repeat_interleave(tokens.runs.lengths_of(level.device))
+        total = level.new_zeros(len(tokens.is_missing), self.expression.embedding_dim)
+        return total.index_add(0, cell, self.expression(tokens.gene).to(level.dtype) * level[:, None])
 
 
 @dataclass(frozen=True)

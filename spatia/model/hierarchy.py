@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from spatia.cells.profiles import profile_size
 from spatia.model.genes import GeneDecoder, GeneEncoder, GeneTokens
-from spatia.model.image import ImageDecoder, ImageEncoder, Normaliser, Patches
+from spatia.model.image import ImageDecoder, ImageEncoder, Normaliser, Patches, ProfileScale
 from spatia.model.packed import CrossAttention, Runs, join
 from spatia.model.positions import sincos_2d
 from spatia.model.shape import ModelShape
@@ -47,16 +49,19 @@ class CellLevel(nn.Module):
         super().__init__()
         s = shape
         self.image = ImageEncoder(
-            n_stains, s.patch_px, s.image_width, s.image_depth, s.image_heads, s.mlp_ratio, s.dropout
-        )
+            n_stains, s.patch_px, s.image_width, s.image_depth, s.image_heads, s.mlp_ratio, s.dropout,
+            profile_size(n_stains) if s.profile else 0,
+        )  # fmt: skip
+        self.profile_scale = ProfileScale(profile_size(n_stains))
         self.genes = GeneEncoder(n_genes, s.gene_width, s.gene_depth, s.gene_heads, s.mlp_ratio, s.dropout)
         if s.cross_attention:
             self.image_fusion = CrossAttention(s.image_width, s.gene_width, s.image_heads, GATE)
             self.gene_fusion = CrossAttention(s.gene_width, s.image_width, s.gene_heads, GATE)
         self.is_fused = s.cross_attention
         # each modality has half of the embedding to itself: added up, the louder one drowns the other's details
-        self.image_half = nn.Linear(s.image_width, s.embedding // 2)
-        self.gene_half = nn.Linear(s.gene_width, s.embedding // 2)
+        n_profile = profile_size(n_stains) if s.profile else 0
+        self.image_half = nn.Linear(2 * s.image_width + n_profile, s.embedding // 2)
+        self.gene_half = nn.Linear(3 * s.gene_width, s.embedding // 2)
         self.image_decoder = ImageDecoder(
             n_stains, s.patch_px, s.image_width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.mlp_ratio
         )
@@ -66,6 +71,8 @@ class CellLevel(nn.Module):
 
     def forward(self, patches: Patches, genes: GeneTokens) -> CellCodes:
         """Return the codes of b cells; both inputs hold them in one order."""
+        if patches.profile is not None:
+            patches = dataclasses.replace(patches, profile=self.profile_scale(patches.profile))
         image, image_runs = self.image(patches)
         gene, gene_runs = self.genes(genes)
         if self.is_fused:
@@ -73,7 +80,12 @@ class CellLevel(nn.Module):
                 self.image_fusion(image, image_runs, gene, gene_runs),
                 self.gene_fusion(gene, gene_runs, image, image_runs),
             )
-        z = torch.cat([self.image_half(image_runs.mean(image)), self.gene_half(gene_runs.mean(gene))], dim=1)
+        image_parts, gene_parts = [image_runs.first_and_mean(image)], [gene_runs.first_and_mean(gene)]
+        if self.image.from_profile is not None:
+            assert patches.profile is not None
+            image_parts.append(patches.profile.masked_fill(patches.is_missing[:, None], 0).nan_to_num(0.0))
+        gene_parts.append(self.genes.sum_up(genes)[genes.place])
+        z = torch.cat([self.image_half(torch.cat(image_parts, 1)), self.gene_half(torch.cat(gene_parts, 1))], dim=1)
         return CellCodes(z, image, image_runs, gene, gene_runs)
 
     def memory(self, codes: CellCodes) -> tuple[Tensor, Runs]:
@@ -150,7 +162,7 @@ class Fusion(nn.Module):
         self.level = nn.Parameter(torch.zeros(3, shape.embedding))
         self.is_fused = shape.cross_attention
         if self.is_fused:
-            self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads, GATE)
+            self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return ``z`` (b, embedding) from each cell's (b, embedding) at one, two or three levels, the cell's first."""
@@ -219,6 +231,7 @@ class Spatia(nn.Module):
         self.fusion = Fusion(shape)
         self.register_buffer("stain_mean", torch.full((n_stains,), 0.5))
         self.register_buffer("stain_sd", torch.full((n_stains,), 0.25))
+        self.profile = nn.Linear(shape.embedding, profile_size(n_stains))  # linear: what it finds, linear probes find
 
     def normaliser(self) -> Normaliser:
         """Return the model's scaling of grey values, on the CPU, where views are made."""

@@ -28,6 +28,7 @@ class Patches:
     has_stain : (b, c) bool
     runs : of the images; lengths may be 0
     is_missing : (b,) bool, True for images that are not to be seen at all
+    profile : (b, p) morphology profiles of what is seen of each cell (:mod:`spatia.cells.profiles`); tiles have none
     """
 
     values: Tensor
@@ -36,13 +37,15 @@ class Patches:
     has_stain: Tensor
     runs: Runs
     is_missing: Tensor
+    profile: Tensor | None = None
 
     def take(self, is_wanted: Tensor, runs: Runs) -> Patches:
         """Return the patches where ``is_wanted`` (t,); ``runs`` are what is left of each image."""
         tokens = is_wanted.nonzero()[:, 0]
         return Patches(
-            self.values[tokens], self.inside[tokens], self.position[tokens], self.has_stain, runs, self.is_missing
-        )
+            self.values[tokens], self.inside[tokens], self.position[tokens], self.has_stain, runs, self.is_missing,
+            self.profile,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,28 @@ class Normaliser:
         return (roots.clamp(0, 1).square() * 255).round().to(torch.uint8)
 
 
+class ProfileScale(nn.Module):
+    """Standardises morphology profiles by mean and sd of the training cells.
+
+    Parameters
+    ----------
+    n_numbers
+        Length of a profile.
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, n_numbers: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_numbers))
+        self.register_buffer("sd", torch.ones(n_numbers))
+
+    def forward(self, profile: Tensor) -> Tensor:
+        """Return (b, p) standardised profiles, NaN where they were."""
+        return (profile - self.mean) / self.sd
+
+
 class ImageEncoder(nn.Module):
     """Patches -> tokens, with one class token per image in front.
 
@@ -76,11 +101,14 @@ class ImageEncoder(nn.Module):
         Channels and side of a patch.
     width, depth, heads, mlp_ratio, dropout
         Of the transformer.
+    n_profile
+        Length of the profile that the class token starts from; 0 = none.
     """
 
     def __init__(
-        self, n_stains: int, patch_px: int, width: int, depth: int, heads: int, mlp_ratio: float, dropout: float
-    ) -> None:
+        self, n_stains: int, patch_px: int, width: int, depth: int, heads: int, mlp_ratio: float, dropout: float,
+        n_profile: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         n_pixels = patch_px**2
         self.width = width
@@ -89,6 +117,7 @@ class ImageEncoder(nn.Module):
         self.inside_weight = nn.Parameter(torch.empty(n_pixels, width).normal_(std=n_pixels**-0.5 / 2))
         self.cls = nn.Parameter(torch.empty(width).normal_(std=INITIAL_SD))
         self.missing = nn.Parameter(torch.empty(width).normal_(std=INITIAL_SD))
+        self.from_profile = nn.Linear(n_profile, width, bias=False) if n_profile else None
         self.blocks = make_blocks(width, depth, heads, mlp_ratio, dropout)
         self.norm = nn.LayerNorm(width)
 
@@ -101,7 +130,11 @@ class ImageEncoder(nn.Module):
 
     def _first(self, patches: Patches) -> tuple[Tensor, Runs]:
         n = len(patches.is_missing)
-        return torch.where(patches.is_missing[:, None], self.missing, self.cls), Runs((n,), (1,))
+        cls = self.cls
+        if self.from_profile is not None:
+            assert patches.profile is not None
+            cls = cls + self.from_profile(patches.profile.nan_to_num(0.0))
+        return torch.where(patches.is_missing[:, None], self.missing.to(cls.dtype), cls), Runs((n,), (1,))
 
     def _embed(self, patches: Patches) -> Tensor:
         values = patches.values.flatten(1)  # (t, c * p * p)

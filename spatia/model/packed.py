@@ -62,6 +62,10 @@ class Runs:
         """Return the mean of each sequence, (b, ...)."""
         return torch.cat([part.mean(1) for part in self.split(values)])
 
+    def first_and_mean(self, values: Tensor) -> Tensor:
+        """Return the first token of each sequence beside the mean of all, (b, 2 d) for ``values`` (t, d)."""
+        return torch.cat([torch.cat([part[:, 0], part.mean(1)], dim=1) for part in self.split(values)])
+
     def spread(self, rows: Tensor) -> Tensor:
         """Return one row per token, (t, ...), from one row per sequence (b, ...)."""
         return rows.repeat_interleave(self.lengths_of(rows.device), dim=0)

@@ -39,6 +39,8 @@ class ModelShape:
     patch_px, tile_patch_px, niche_shrink, tissue_level
         Side of a cell's patch (A32) and of a tile's patch; by how much a niche tile is averaged before, and the
         pyramid level (1 / 2 ** level) at which a tissue window is read.
+    profile
+        The class token of a cell's image starts from its morphology profile (:mod:`spatia.cells.profiles`).
     levels
         The highest level: cell alone, with niches (eq. 5), with tissue (eq. 6).
     cross_attention
@@ -64,6 +66,7 @@ class ModelShape:
     tile_depth: int = 2
     niche_shrink: int = 2
     tissue_level: int = 3
+    profile: bool = True
     levels: Levels = "tissue"
     cross_attention: bool = True
 
