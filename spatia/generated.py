@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+TRAJECTORIES = "trajectories.npz"
 CELL_COLUMNS = ("row", keys.CELL_ID, "transition_tag", "method")
 
 

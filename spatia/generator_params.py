@@ -107,6 +107,8 @@ class GenerateParams:
         Controls per transition, chosen by seed; null = all.
     unconditional
         Also generate with neither perturbation nor context said, as a control.
+    n_trajectories
+        Controls per transition of which images along the way are kept too, chosen by seed; 0 = none.
     solver, steps, guidance
         ``midpoint`` with 12 steps and guidance: 48 network calls. Guidance 0 halves them.
     batch
@@ -115,6 +117,7 @@ class GenerateParams:
 
     max_cells: int | None = 500
     unconditional: bool = True
+    n_trajectories: int = 3
     solver: Literal["euler", "midpoint", "heun"] = "midpoint"
     steps: int = 12
     guidance: float = 0.2
@@ -130,5 +133,6 @@ class GenerateParams:
                 raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
         if self.max_cells is not None and self.max_cells < 1:
             raise ValueError(f"max_cells should be at least 1 or null, found {self.max_cells}")
-        if self.guidance < 0:
-            raise ValueError(f"guidance should not be negative, found {self.guidance}")
+        for name in ("guidance", "n_trajectories"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} should not be negative, found {getattr(self, name)}")

@@ -17,6 +17,7 @@ from spatia.learn.devices import Machine
 from spatia.learn.generating import Request, Sampler, choose_cells, conditions_of, follow, noise_of, seed_of_text
 from spatia.learn.generator_checkpoint import read_generator
 from spatia.learn.generator_readers import ReaderFiles, open_reader
+from spatia.learn.trajectories import choose_stops
 from spatia.transitions.canvas import from_canvas
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -109,6 +110,42 @@ def test_at_most_max_cells_chosen_by_seed(run, trained):
         assert cells.groupby(["transition_tag", "method"]).size().tolist() == [3] * 4
         chosen.append(cells["cell_id"].tolist())
     assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_ways_of_a_few_cells_lead_from_the_control_to_its_image(run, trained):
+    for name, changes in (("two", {"n_trajectories": 2}), ("again", {"n_trajectories": 2, "batch": 3})):
+        assert run_generate(run, trained, name=name, **changes) == 0
+    stored, again = (dict(np.load(trained / name / "trajectories.npz")) for name in ("two", "again"))
+    assert all(np.array_equal(stored[key], again[key]) for key in stored)
+    assert stored["transition_tag"].tolist() == [tag for tag in PLAN for _ in range(2)]
+    assert stored["t"].tolist() == [0, 0.5, 1]  # two steps
+    assert stored["images"].shape == (4, 3, 2, 16, 16)
+    found = open_generated(trained / "two")
+    reader = open_reader("cell", ReaderFiles.of_run(run, "two"), found.stains, 16, ())
+    start = from_canvas(reader.read(stored["cell_id"].tolist()).canvas).astype(int)
+    assert np.abs(stored["images"][:, 0] - start).max() <= 1
+    for path, cell_id, tag in zip(stored["images"], stored["cell_id"], stored["transition_tag"], strict=True):
+        own = rows_of(found, tag, "spatia").set_index("cell_id")
+        assert np.abs(path[-1].astype(int) - found.images[own.loc[cell_id, "row"]]).max() <= 1
+    assert not np.array_equal(stored["images"][:, 1], stored["images"][:, -1])
+
+
+def test_ways_are_chosen_by_seed_and_may_be_left_out(run, trained, tmp_path):
+    ids = []
+    for seed in (0, 1):
+        assert run_generate(run, trained, name="way", n_trajectories=2, seed=seed) == 0
+        ids.append(np.load(trained / "way/trajectories.npz")["cell_id"].tolist())
+    assert ids[0] != ids[1]
+    assert run_generate(run, trained, name="way", n_trajectories=0) == 0
+    assert not (trained / "way/trajectories.npz").exists()
+    none = change_states(run, tmp_path, lambda states: states[states["state"] == "busy"])
+    assert run_generate(none, trained, name="way") == 0
+    assert not (trained / "way/trajectories.npz").exists()
+
+
+@pytest.mark.parametrize(("n_steps", "stops"), [(12, [0, 3, 6, 9, 12]), (4, [0, 1, 2, 3, 4]), (1, [0, 1])])
+def test_stops_lie_at_quarters_where_steps_allow(n_steps, stops):
+    assert choose_stops(n_steps) == stops
 
 
 def test_unconditional_images_know_no_transition(run, trained):

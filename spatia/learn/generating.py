@@ -99,13 +99,20 @@ def generate(
     """Yield images (n, c, y, x) of a request's cells, in order, ``batch`` at a time."""
     for start in range(0, len(request.cell_ids), batch):
         ids = request.cell_ids[start : start + batch]
-        block = reader.read(ids)
-        conditions = conditions_of(request, block.context)
-        noise = None
-        if sampler.start_noise:
-            shape = model.encode(block.canvas[:1].to(machine.device)).shape[1:]
-            noise = sampler.start_noise * noise_of(ids, request.tag, sampler.seed, shape)
-        yield from_canvas(follow(model, block.canvas, conditions, sampler, machine, noise)[-1])
+        yield from_canvas(follow_cells(model, reader, request, ids, sampler, machine)[-1])
+
+
+def follow_cells(
+    model: Generator, reader: Reader, request: Request, cell_ids: Sequence[str], sampler: Sampler, machine: Machine
+) -> list[Tensor]:
+    """Return the canvases of some cells of a request at t = 0, 1 / n, ..., 1."""
+    block = reader.read(cell_ids)
+    conditions = conditions_of(request, block.context)
+    noise = None
+    if sampler.start_noise:
+        shape = model.encode(block.canvas[:1].to(machine.device)).shape[1:]
+        noise = sampler.start_noise * noise_of(cell_ids, request.tag, sampler.seed, shape)
+    return follow(model, block.canvas, conditions, sampler, machine, noise)
 
 
 def conditions_of(request: Request, context: Tensor) -> Conditions:

@@ -19,14 +19,16 @@ import spatia
 from spatia import keys
 from spatia.config import load_params
 from spatia.errors import SpatiaError
+from spatia.generated import TRAJECTORIES
 from spatia.generator_params import GenerateParams
-from spatia.io import read_table, whole_dir, write_json, write_table
+from spatia.io import read_table, whole_dir, write_arrays, write_json, write_table
 from spatia.learn.devices import choose_machine
 from spatia.learn.generating import SPATIA, UNCONDITIONAL, Request, Sampler, choose_cells, generate
 from spatia.learn.generator_cells import Reader
 from spatia.learn.generator_checkpoint import GeneratorCheckpoint, read_generator
 from spatia.learn.generator_readers import ReaderFiles, open_reader
 from spatia.learn.generator_source import embedded_by
+from spatia.learn.trajectories import Trajectories, trace_cells
 from spatia.progress import progress
 from spatia.transitions.sampling import count_calls
 from spatia.xenium.store import open_slide
@@ -78,6 +80,11 @@ def run(args: argparse.Namespace) -> None:
                 row += len(block)
         if len(cells):
             images.flush()  # type: ignore[attr-defined]
+        if params.n_trajectories:
+            write_trajectories(
+                folder / TRAJECTORIES,
+                trace_cells(model, reader, requests, sampler, machine, params.n_trajectories),
+            )
         write_table(folder / "cells.parquet", cells)
         write_json(folder / "generate.json", describe(args, params, checkpoint, reader, requests))
     log.info("%s: %d images of %d transitions", args.slide, len(cells), len({r.tag for r in requests if r.cell_ids}))
@@ -156,6 +163,12 @@ def open_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     empty = np.zeros(shape, np.uint8)
     np.save(path, empty)
     return empty
+
+
+def write_trajectories(path: Path, traced: Trajectories | None) -> None:
+    """Write images along the way of some cells; no file where there is no control."""
+    if traced is not None:
+        write_arrays(path, cell_id=traced.cell_ids, transition_tag=traced.tags, t=traced.times, images=traced.images)
 
 
 def describe(
