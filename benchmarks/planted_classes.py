@@ -7,8 +7,8 @@ is told where the class was planted and sees it through the same noise: the coun
 DAPI level and contrast at three scales inside the true nucleus, as the camera saw them, and the planted state of the
 cell; the states of the cells within 40 um as their counts tell them (a classifier trained on the planted states of the
 training donors). Rows "planted" are told the factors themselves, without noise: no method can see those. What is said
-is (accuracy - chance) / (oracle - chance), balanced accuracy with its bootstrap interval over the test cells. A modality
-that cannot see a class has to stay near chance.
+is (accuracy - chance) / (oracle - chance), balanced accuracy with its bootstrap interval over the test cells. A
+modality that cannot see a class has to stay near chance.
 """
 
 from __future__ import annotations
