@@ -37,7 +37,7 @@ ENCODER = RandomEncoder()
 def measure(images: np.ndarray, recipe: Recipe, n_processes: int) -> CellSet:
     found = join_measured(list(measure_chunks(split_chunks(images, 16), recipe, n_processes)))
     angles = np.array([column.is_angle for column in feature_columns(recipe.stains)])
-    return CellSet(found.values[:, ~angles], embed_images(ENCODER, images), found.reason == "")
+    return CellSet(found.features[:, ~angles], embed_images(ENCODER, images), found.reason == "")
 
 
 def mean_target(args: argparse.Namespace, crops: Crops, generated: Generated, state: str, recipe: Recipe) -> np.ndarray:
@@ -54,7 +54,9 @@ def make_trial(
     args: argparse.Namespace, truth: Counterfactuals, rows: np.ndarray, outputs: dict[str, np.ndarray], crops: Crops,
     generated: Generated, recipe: Recipe,
 ) -> Trial:  # fmt: skip
-    controls, targets = (measure(images[rows], recipe, args.processes) for images in (truth.factual, truth.counterfactual))
+    controls, targets = (
+        measure(images[rows], recipe, args.processes) for images in (truth.factual, truth.counterfactual)
+    )
     made = {method: measure(generated.images[own], recipe, args.processes) for method, own in outputs.items()}
     state = str(truth.cells["target_state"].iloc[rows[0]])
     return Trial(controls, targets, made, mean_target(args, crops, generated, state, recipe))
@@ -117,7 +119,9 @@ def main() -> None:
 
     generated, crops = open_generated(args.generated), open_crops(args.run / "results/crop" / args.slide / "crops")
     params = load_params(args.params, FeaturesParams)
-    recipe = Recipe(generated.stains, params.threshold, params.rim_share, params.min_cell_um2 / generated.pixel_size_um**2)
+    recipe = Recipe(
+        generated.stains, params.threshold, params.rim_share, params.min_cell_um2 / generated.pixel_size_um**2
+    )
     folder = args.run / "results/simulate" / args.slide / "truth"
     truth = read_counterfactuals(folder, crops, generated.stains, generated.image_px)
     print(f"# {args.generated}, {generated.image_px} px; factual images differ from crops by at most "

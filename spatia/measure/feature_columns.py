@@ -22,8 +22,10 @@ MODULE_NAMES = {
     "radial_distribution": "MeasureObjectIntensityDistribution",
     "radial_zernikes": "MeasureObjectIntensityDistribution",
 }
-# where a cell lies in its frame says nothing about the cell; three moments are NaN or constant by definition
-POSITION = re.compile(r"^(Center_[XYZ]|BoundingBoxM(in|ax)imum_[XYZ]|Location_.*|NormalizedMoment_(0_0|0_1|1_0))$")
+# where a cell lies in its frame says nothing about the cell; five moments are NaN, or 0 but for rounding
+POSITION = re.compile(
+    r"^(Center_[XYZ]|BoundingBoxM(in|ax)imum_[XYZ]|Location_.*|NormalizedMoment_(0_0|0_1|1_0)|CentralMoment_(0_1|1_0))$"
+)
 
 # first match wins: pattern of cp_measure's name, unit, meaning
 MEANINGS = tuple(

@@ -64,13 +64,13 @@ class Measured:
 
     Attributes
     ----------
-    values
+    features
         (n, columns) float64; NaN where there is no object, or nothing to measure on it.
     reason
         (n,) why the segmentation failed, "" where it did not.
     """
 
-    values: NDArray[np.float64]
+    features: NDArray[np.float64]
     reason: NDArray[np.str_]
 
 
@@ -139,7 +139,7 @@ def split_chunks(images: NDArray[np.uint8], n_cells: int = CHUNK_CELLS) -> list[
 
 def join_measured(parts: Sequence[Measured]) -> Measured:
     """Return the features of all parts, in their order."""
-    return Measured(np.concatenate([part.values for part in parts]), np.concatenate([part.reason for part in parts]))
+    return Measured(np.concatenate([part.features for part in parts]), np.concatenate([part.reason for part in parts]))
 
 
 def _be_single() -> None:

@@ -122,7 +122,7 @@ def describe_generated(generated: Generated) -> pd.DataFrame:
 
 def make_table(places: pd.DataFrame, measured: Measured, columns: list[Column]) -> pd.DataFrame:
     """Return ``features.parquet``: who, whether and why not, then the features."""
-    values = pd.DataFrame(measured.values, columns=[column.name for column in columns])
+    values = pd.DataFrame(measured.features, columns=[column.name for column in columns])
     facts = pd.DataFrame({"is_segmented": measured.reason == "", "reason": measured.reason})
     return pd.concat([places, facts, values], axis=1)
 
