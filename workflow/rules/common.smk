@@ -138,12 +138,8 @@ def trains():
 
 def pairs_of(wildcards):
     """Return the pairs of a slide, or nothing where there is no target to compare with."""
-    split = SLIDES[wildcards.slide]["split"]
-    return (
-        [f"results/pair/{wildcards.slide}/pairs"]
-        if split in ("train", "val", "test")
-        else []
-    )
+    has_pairs = SLIDES[wildcards.slide]["split"] != "apply" and slides_of("train")
+    return [f"results/pair/{wildcards.slide}/pairs"] if has_pairs else []
 
 
 def checkpoint_path():
@@ -161,6 +157,40 @@ def checkpoint_path():
             "set checkpoint in config.yaml to the folder of a trained model"
         )
     return "results/pretrain/checkpoint"
+
+
+def generator_path():
+    """Return the folder of the generator; nothing where there is none and no slide to train one on."""
+    if config["generator"] == "train":
+        return ["results/flow/checkpoint"] if slides_of("train") else []
+    if config["generator"] == "none":
+        return []
+    if not os.path.exists(os.path.join(config["generator"], "generator.json")):
+        raise WorkflowError(
+            f"generator {config['generator']}: expected the folder of a trained generator (generator.json and "
+            "generator.safetensors), found none; give results/flow/checkpoint of the run that trained it"
+        )
+    return [config["generator"]]
+
+
+def generated_slides():
+    """Return the slides whose control cells are generated: all that the generator was not trained on."""
+    return slides_of("val", "test", "apply") if generator_path() else []
+
+
+def scored_slides():
+    """Return the slides whose generated cells are compared with real targets: pairs need the training slides' PCA."""
+    return [
+        slide
+        for slide in generated_slides()
+        if slides_of("train") and SLIDES[slide]["split"] != "apply"
+    ]
+
+
+def generation_results():
+    """Return what a run ends with where cells are generated."""
+    files = expand("results/features/{slide}/features", slide=generated_slides())
+    return files + (["results/tables/generation.md"] if scored_slides() else [])
 
 
 def options_list(option, values):

@@ -1,7 +1,7 @@
 rule generate:
     """A generator and the control cells of a slide -> images of what they would become."""
     input:
-        checkpoint="results/flow/checkpoint",
+        checkpoint=generator_path(),
         zarr="results/ingest/{slide}/slide.zarr",
         crops="results/crop/{slide}/crops",
         embeddings="results/embed/{slide}/embeddings",

@@ -27,9 +27,7 @@ rule score:
 rule generation:
     """Scores of all test slides -> the table of one generation experiment."""
     input:
-        scores=expand(
-            "results/score/{slide}/scores.tsv", slide=slides_of("val", "test")
-        ),
+        scores=expand("results/score/{slide}/scores.tsv", slide=scored_slides()),
     output:
         rows="results/tables/generation.csv",
         table="results/tables/generation.md",
