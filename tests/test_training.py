@@ -12,7 +12,7 @@ from toy_model import make_model, make_view, open_toys, tiny_shape, toy_slides
 
 from spatia.errors import SpatiaError
 from spatia.learn.devices import Machine, choose_machine
-from spatia.learn.objective import cell_losses, joint_losses, tile_losses, total_loss
+from spatia.learn.objective import LOSS_NAMES, cell_losses, joint_losses, tile_losses, total_loss
 from spatia.learn.settings import NOTHING_HIDDEN, LossWeights, MaskParams
 from spatia.learn.statistics import fit_statistics
 from spatia.learn.training import Phase, Recipe, Trainer, add_sums, learning_rate
@@ -101,6 +101,15 @@ def test_the_tiny_model_learns_eight_cells_by_heart(slides):
     panel = view.cells.on_panel
     found = torch.corrcoef(torch.stack([rates[panel], view.cells.counts[panel]]))[0, 1]
     assert float(found.detach()) > 0.95
+
+
+def test_every_weight_of_the_loss_by_hand():
+    losses = {name: torch.tensor(1.0) for name in LOSS_NAMES}
+    assert float(total_loss(losses, LossWeights(1, 0, 0, 0, 0))) == 1  # image_cell
+    assert float(total_loss(losses, LossWeights(0, 1, 0, 0, 0))) == 3  # gene_tokens, gene_cell, gene_fused
+    assert float(total_loss(losses, LossWeights(0, 1, 2, 0, 0))) == 7  # + gene_niche, gene_around
+    assert float(total_loss(losses, LossWeights(1, 0, 0, 3, 0))) == 4  # + image_tissue
+    assert float(total_loss(losses, LossWeights(1, 0, 0, 0, 2))) == 5  # + image_profile, image_profile_fused
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(slides):

@@ -28,7 +28,7 @@ LOSS_NAMES = (
     "gene_tissue",
     "gene_fused",
     "gene_around",
-    "image_fused",
+    "image_profile_fused",
 )
 Objective = Callable[[Spatia, BatchView, torch.Generator], Losses]
 
@@ -66,7 +66,7 @@ def joint_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> 
 def total_loss(losses: Losses, weights: LossWeights) -> Tensor:
     """Return the weighted sum, 0 without losses; names are ``<image or gene>_<what>``."""
     kind = {"image": weights.image, "gene": weights.gene}
-    level = {"niche": weights.niche, "around": weights.niche, "tissue": weights.tissue}
+    level = {"niche": weights.niche, "around": weights.niche, "tissue": weights.tissue, "profile": weights.profile}
     terms = [kind[name.split("_")[0]] * level.get(name.split("_")[1], 1.0) * loss for name, loss in losses.items()]
     return torch.stack(terms).sum() if terms else torch.zeros((), requires_grad=True)
 
@@ -91,7 +91,7 @@ def _fused_losses(model: Spatia, z: Tensor, view: BatchView) -> Losses:
     losses = {"gene_fused": _embedding_loss(model, z, view.cells)}
     if model.niche is not None and view.niches is not None:
         losses["gene_around"] = _count_loss(model.niche, z, view.niches, view.niche)
-    return losses | _profile_loss("image_fused", model, z, view.cells)
+    return losses | _profile_loss("image_profile_fused", model, z, view.cells)
 
 
 def _profile_loss(name: str, model: Spatia, z: Tensor, view: CellView) -> Losses:

@@ -63,9 +63,12 @@ class LossWeights:
         Weights of the two reconstructions.
     niche, tissue
         Weights of the losses of these levels beside the cell's.
+    profile
+        Weight of morphology profiles beside pixels; 0 = the paper's objective.
     """
 
     image: float = 1.0
     gene: float = 1.0
     niche: float = 0.25
     tissue: float = 0.25
+    profile: float = 1.0
