@@ -1,6 +1,6 @@
 """Generated cells against their true images on a simulated slide (docs/features.md).
 
-``python benchmarks/counterfactuals.py --run runs/demo --slide sim_b --generated runs/demo/results/generate/sim_b/generated``
+``python benchmarks/counterfactuals.py --run RUN --slide sim_b --generated RUN/results/generate/sim_b/generated``
 
 Cells are joined by ``cell_id`` with the simulator's counterfactuals. The bars: the cosine of single cells beats the
 control as output, the mean target and an unconditional flow; signed mean shifts: Pearson at least 0.9, slope 0.8 to
@@ -17,9 +17,20 @@ import numpy as np
 
 from spatia import keys
 from spatia.bench.counterfactuals import (
-    COSINE, KID, PEARSON, SLOPE, W1, W1_HALVES, Counterfactuals, Trial, average_trials, centred_interval, join_generated,
-    read_counterfactuals, score_trial,
-)  # fmt: skip
+    COSINE,
+    KID,
+    PEARSON,
+    SLOPE,
+    W1,
+    W1_HALVES,
+    Counterfactuals,
+    Trial,
+    average_trials,
+    centred_interval,
+    join_generated,
+    read_counterfactuals,
+    score_trial,
+)
 from spatia.cells.crops import Crops, open_crops
 from spatia.config import load_params
 from spatia.generated import Generated, open_generated, real_frames
