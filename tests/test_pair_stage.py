@@ -11,7 +11,23 @@ from toy_states import GENES, Run, make_cells, write_labels, write_tiles
 
 from spatia.io import read_sparse, read_table
 
-PAIR_COLUMNS = ["x_ctrl_id", "x_tgt_id", "state_A", "state_B", "cell_type", "niche_ctrl", "niche_tgt", "transition_tag", "task_name", "patient_id", "slide_id", "spatial_distance_um", "match_score", "confidence", "split"]
+PAIR_COLUMNS = [
+    "x_ctrl_id",
+    "x_tgt_id",
+    "state_A",
+    "state_B",
+    "cell_type",
+    "niche_ctrl",
+    "niche_tgt",
+    "transition_tag",
+    "task_name",
+    "patient_id",
+    "slide_id",
+    "spatial_distance_um",
+    "match_score",
+    "confidence",
+    "split",
+]
 
 
 @pytest.fixture
