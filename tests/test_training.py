@@ -105,11 +105,12 @@ def test_the_tiny_model_learns_eight_cells_by_heart(slides):
 
 def test_every_weight_of_the_loss_by_hand():
     losses = {name: torch.tensor(1.0) for name in LOSS_NAMES}
-    assert float(total_loss(losses, LossWeights(1, 0, 0, 0, 0))) == 1  # image_cell
-    assert float(total_loss(losses, LossWeights(0, 1, 0, 0, 0))) == 3  # gene_tokens, gene_cell, gene_fused
-    assert float(total_loss(losses, LossWeights(0, 1, 2, 0, 0))) == 7  # + gene_niche, gene_around
-    assert float(total_loss(losses, LossWeights(1, 0, 0, 3, 0))) == 4  # + image_tissue
-    assert float(total_loss(losses, LossWeights(1, 0, 0, 0, 2))) == 5  # + image_profile, image_profile_fused
+    assert float(total_loss(losses, LossWeights(1, 0, 0, 0, 0, 0))) == 1  # image_cell
+    assert float(total_loss(losses, LossWeights(0, 1, 0, 0, 0, 0))) == 3  # gene_tokens, gene_cell, gene_fused
+    assert float(total_loss(losses, LossWeights(0, 1, 2, 0, 0, 0))) == 5  # + gene_niche
+    assert float(total_loss(losses, LossWeights(1, 0, 0, 3, 0, 0))) == 4  # + image_tissue
+    assert float(total_loss(losses, LossWeights(1, 0, 0, 0, 2, 0))) == 5  # + image_profile, image_profile_fused
+    assert float(total_loss(losses, LossWeights(0, 1, 0, 0, 0, 4))) == 7  # + gene_around
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(slides):

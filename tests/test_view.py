@@ -274,3 +274,15 @@ def test_profiles_of_stains_the_slide_lacks_do_not_count(dataset):
     n_missing = (~view.cells.patches.has_stain).sum(1)
     assert n_missing.max() > 0
     assert torch.equal(view.cells.profile.isnan().sum(1), n_missing * 8)
+
+
+def test_the_counts_around_a_cell_by_hand(dataset):
+    batch = dataset[0, 0]
+    found = make_view(dataset, make_model(dataset)).around
+    order = make_view(dataset, make_model(dataset)).cells.order.tolist()
+    counts, slide, place = batch.counts.dense(), batch.slide.tolist(), batch.position_um.numpy().astype(float)
+    for row, cell in enumerate(order):
+        near = [k for k in range(len(batch)) if k != cell and slide[k] == slide[cell]
+                and np.hypot(*(place[k] - place[cell])) <= 40]  # fmt: skip
+        assert torch.equal(found[row], counts[near].sum(0))
+    assert found.sum() > 0

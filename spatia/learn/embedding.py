@@ -111,7 +111,7 @@ def _embed(model: Spatia, view: BatchView, machine: Machine) -> Embedded:
 
 def _view(model: Spatia, cells: CellDataset, batch: object, mask: MaskParams, seed: int = 0) -> BatchView:
     generator = torch.Generator().manual_seed(seed)
-    return view_batch(batch, model.normaliser(), model.shape, mask, generator, with_profiles=False)  # type: ignore[arg-type]
+    return view_batch(batch, model.normaliser(), model.shape, mask, generator, with_targets=False)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

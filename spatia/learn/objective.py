@@ -66,7 +66,7 @@ def joint_losses(model: Spatia, view: BatchView, generator: torch.Generator) -> 
 def total_loss(losses: Losses, weights: LossWeights) -> Tensor:
     """Return the weighted sum, 0 without losses; names are ``<image or gene>_<what>``."""
     kind = {"image": weights.image, "gene": weights.gene}
-    level = {"niche": weights.niche, "around": weights.niche, "tissue": weights.tissue, "profile": weights.profile}
+    level = {"niche": weights.niche, "tissue": weights.tissue, "profile": weights.profile, "around": weights.around}
     terms = [kind[name.split("_")[0]] * level.get(name.split("_")[1], 1.0) * loss for name, loss in losses.items()]
     return torch.stack(terms).sum() if terms else torch.zeros((), requires_grad=True)
 
@@ -87,10 +87,11 @@ def _cell_losses(model: Spatia, view: CellView, codes: CellCodes, generator: tor
 
 
 def _fused_losses(model: Spatia, z: Tensor, view: BatchView) -> Losses:
-    """Return what ``z`` is asked for: the cell's own counts and profile, and the counts of its niche."""
+    """Return what ``z`` is asked for: the cell's own counts and profile, and the counts of the cells around it."""
     losses = {"gene_fused": _embedding_loss(model, z, view.cells)}
-    if model.niche is not None and view.niches is not None:
-        losses["gene_around"] = _count_loss(model.niche, z, view.niches, view.niche)
+    if model.niche is not None and view.around is not None:
+        found = model.niche.gene_decoder.read_embedding(z)
+        losses["gene_around"] = zinb_loss(found, view.around, view.cells.on_panel)
     return losses | _profile_loss("image_profile_fused", model, z, view.cells)
 
 

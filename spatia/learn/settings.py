@@ -63,6 +63,8 @@ class LossWeights:
         Weights of the two reconstructions.
     niche, tissue
         Weights of the losses of these levels beside the cell's.
+    around
+        Weight of what z is asked about the cells around.
     profile
         Weight of morphology profiles beside pixels; 0 = the paper's objective.
     """
@@ -72,3 +74,4 @@ class LossWeights:
     niche: float = 0.25
     tissue: float = 0.25
     profile: float = 1.0
+    around: float = 1.0

@@ -18,6 +18,7 @@ from spatia.model.packed import Runs, tokens_of
 from spatia.model.shape import ModelShape
 
 GENES_PACK = 8
+AROUND_UM = 40.0  # about the area of a niche and a half: its own grid cuts through neighbourhoods, this does not
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class BatchView:
     tissue_row: Tensor  # (k,)
     niches: TileView | None
     tissues: TileView | None
+    around: Tensor | None = None  # (b, g) summed counts of the other cells near each cell, target
 
 
 def view_batch(
@@ -77,13 +79,13 @@ def view_batch(
     shape: ModelShape,
     params: MaskParams,
     generator: torch.Generator,
-    with_profiles: bool = True,
+    with_targets: bool = True,
 ) -> BatchView:
     """Return a batch masked as ``params`` say; its tiles, where it has them, as far up as the model's levels go.
 
-    Morphology profiles are targets of training alone; making them takes as long as half an embedding.
+    Profiles and surroundings are targets of training alone; profiles take as long to make as a quarter of an embedding.
     """
-    cells = view_cells(batch, normalise, shape, params, generator, with_profiles)
+    cells = view_cells(batch, normalise, shape, params, generator, with_targets)
     order = cells.order.tolist()
     has_tiles = batch.niche_tiles is not None and shape.levels != "cell"
     is_full = float(torch.rand(1, generator=generator)) < params.full_share
@@ -107,7 +109,15 @@ def view_batch(
         tissue_row=batch.tissue_row,
         niches=niches,
         tissues=tissues,
+        around=sum_around(batch)[cells.order] if has_tiles and with_targets else None,
     )
+
+
+def sum_around(batch: CellBatch) -> Tensor:
+    """Return (b, g) summed counts of the other cells of the batch within ``AROUND_UM`` of each cell."""
+    is_near = torch.cdist(batch.position_um, batch.position_um) <= AROUND_UM
+    is_near &= batch.slide[:, None] == batch.slide[None, :]
+    return is_near.fill_diagonal_(False).float() @ batch.counts.dense()
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def view_cells(
     shape: ModelShape,
     params: MaskParams,
     generator: torch.Generator,
-    with_profiles: bool = True,
+    with_targets: bool = True,
 ) -> CellView:
     """Return the cells of a batch, masked as ``params`` say.
 
@@ -171,7 +181,7 @@ def view_cells(
         genes=view_genes(counts, on_panel, dropped.genes[order], shape, params, generator),
         counts=counts,
         on_panel=on_panel,
-        profile=batch_profiles(batch)[order] if with_profiles else None,
+        profile=batch_profiles(batch)[order] if with_targets else None,
     )
 
 
