@@ -27,7 +27,10 @@ class StatesParams:
     marker_background
         Genes of like expression that each marker is compared with.
     min_marker_score, marker_margin
-        A cell is named if its best score is at least this, and this much above the second.
+        Markers name a cell whose best score is at least this, and this much above the second.
+    min_probability
+        Those cells tell the profile of their type, and all genes then name every cell whose likeliest type has this
+        probability; null = markers alone.
     buffer_px
         Cells this close to the edge that a slide shares with one of another split are left out (A26).
     test_share
@@ -41,8 +44,9 @@ class StatesParams:
     min_neighbours: int = 5
     min_marker_genes: int = 2
     marker_background: int = 25
-    min_marker_score: float = 0.2
-    marker_margin: float = 0.1
+    min_marker_score: float = 0.5
+    marker_margin: float = 0.5
+    min_probability: float | None = 0.7
     buffer_px: float = 1024.0
     test_share: float = 0.0
     seed: int = 0
@@ -51,6 +55,8 @@ class StatesParams:
         for name in ("min_neighbours", "min_marker_genes", "marker_background"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
+        if self.min_probability is not None and not 0 <= self.min_probability <= 1:
+            raise ValueError(f"min_probability should lie in 0 to 1, found {self.min_probability}")
         if not 0 <= self.test_share < 1:
             raise ValueError(f"test_share should lie in 0 to 1, found {self.test_share}")
         if self.buffer_px < 0:

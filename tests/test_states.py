@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 from toy_states import Run, make_cells, write_labels, write_tiles, write_yaml
 
-from spatia.cells.markers import assign_types, score_types, type_lineages
+from spatia.cells.markers import assign_types, score_types, spread_types, type_lineages
 from spatia.cells.naming import name_cells
 from spatia.cells.niche_classes import Condition, classify_share, neighbour_graph, neighbour_share, parse_axis
 from spatia.config import load_params
@@ -130,6 +130,20 @@ def test_margin_and_least_score_leave_cells_unnamed():
     scores = pd.DataFrame({"a": [1.0, 0.5, 0.1], "b": [0.2, 0.45, 0.0]})
     assert assign_types(scores, 0.2, 0.1).tolist() == ["a", "", ""]
     assert assign_types(scores, 0.0, 0.0).tolist() == ["a", "a", "a"]
+
+
+def test_cells_that_markers_name_tell_the_profile_that_names_the_others():
+    counts = np.zeros((63, 4), int)
+    counts[:30, 0], counts[30:60, 1] = 5, 5
+    counts[[0, 30], [2, 3]] = 5  # genes 2 and 3 come with 0 and 1
+    counts[60, 2], counts[61, 3] = 3, 3
+    counts[62, [0, 1]] = 1
+    seeds = np.array(["a"] * 30 + ["b"] * 30 + [""] * 3, object)
+    found = spread_types(sparse.csr_matrix(counts), seeds, np.ones(63, bool), 0.9)
+    assert found.tolist() == ["a"] * 30 + ["b"] * 30 + ["a", "b", ""]
+    few = np.arange(63) < 49  # 19 seeds of b are no profile
+    assert "b" not in spread_types(sparse.csr_matrix(counts), seeds, few, 0.9)
+    assert set(spread_types(sparse.csr_matrix(counts), seeds, np.zeros(63, bool), 0.9)) == {""}
 
 
 def test_options_of_the_score_change_it():
@@ -271,8 +285,16 @@ def test_without_labels_marker_genes_name_the_cells(run):
     assert (states["cell_type"] == run.cells["state"])[is_named].mean() > 0.97
     assert set(states["state"]) == {""}
     assert record["source"].startswith("markers of")
-    strict, _ = read_states(run.states("s1", markers=run.folder / "markers.tsv", params={"marker_margin": 1.5}))
-    assert (strict["cell_type"] != "").sum() < is_named.sum()
+    alone, stricter, surer = (
+        read_states(run.states("s1", markers=run.folder / "markers.tsv", params=params))[0]["cell_type"] != ""
+        for params in (
+            {"min_probability": None},
+            {"min_probability": None, "marker_margin": 1.5},
+            {"min_probability": 1},
+        )
+    )
+    assert stricter.sum() < alone.sum() < is_named.sum()
+    assert surer.sum() < is_named.sum()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from spatia.transitions.costs import BlockedCost, Cells, CostRule, DenseCost, dense
 from spatia.transitions.kernels import StoredKernel, raise_lost_columns
-from spatia.transitions.matching import assign_one_to_one, match_rows, row_share
+from spatia.transitions.matching import assign_one_to_one, match_rows, share_of
 from spatia.transitions.transport import Limits, solve, transport_matrix
 
 TIGHT = Limits(0.05, 1e-10, 20_000)
@@ -147,7 +147,7 @@ def test_matches_by_rows_are_those_of_the_whole_matrix():
     np.testing.assert_allclose(matches.row_sum, matrix.sum(axis=1), rtol=1e-9)
     np.testing.assert_allclose(matches.column_sum, matrix.sum(axis=0), rtol=1e-9)
     chosen = np.arange(70)
-    np.testing.assert_allclose(row_share(cost, plan, matches.row_sum, chosen), share[chosen, chosen], rtol=1e-9)
+    np.testing.assert_allclose(share_of(cost, plan, matches, chosen), share[chosen, chosen], rtol=1e-9)
 
 
 @pytest.mark.parametrize("memory", ["float32", "streamed"])
@@ -167,6 +167,9 @@ def test_threads_change_no_digit(memory):
     cost = DenseCost(make_cost(*clouds(800, 900, 10)))
     one, three = (solve(cost, memory=memory, threads=threads) for threads in (1, 3))
     np.testing.assert_array_equal(one.column_potential, three.column_potential)
+    matches = [match_rows(cost, one, threads) for threads in (1, 3)]
+    for name in ("target", "entropy", "column_sum"):
+        np.testing.assert_array_equal(*(getattr(match, name) for match in matches))
 
 
 def test_not_converged_is_an_error_that_names_iterations_and_error():

@@ -7,6 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+MIN_SEEDS = 20  # a type that fewer cells show has no profile
+PSEUDOCOUNT = 0.5
 COLUMNS = ("gene", "cell_type", "lineage", "weight")
 
 
@@ -78,6 +80,40 @@ def assign_types(scores: pd.DataFrame, least: float, margin: float) -> NDArray[n
     is_clear = (order[:, -1] >= least) & (order[:, -1] - second >= margin)
     best = scores.columns.to_numpy()[values.argmax(axis=1)]
     return np.where(is_clear, best, "").astype(object)
+
+
+def spread_types(
+    counts: sparse.csr_matrix,
+    seeds: NDArray[np.object_],
+    is_reference: NDArray[np.bool_],
+    least: float,
+) -> NDArray[np.object_]:
+    """Return the likeliest type of each cell by all of its genes, ``(n,)``; "" where its chance is below ``least``.
+
+    With some twenty transcripts a cell shows few markers. Those that do tell the profile of their type (the seeds),
+    and under it every transcript of every cell counts: a cell's counts are multinomial, types are equally likely.
+
+    Parameters
+    ----------
+    counts
+        ``(n, g)``.
+    seeds
+        ``(n,)`` types of the cells that markers name, "" elsewhere.
+    is_reference
+        ``(n,)`` cells that profiles are taken from.
+    least
+        Smallest probability that names a cell.
+    """
+    known = np.where(is_reference, seeds, "")
+    types = [name for name in sorted(set(known)) if name and (known == name).sum() >= MIN_SEEDS]
+    if not types:
+        return np.full(len(seeds), "", object)
+    profiles = np.stack([np.asarray(counts[known == name].sum(axis=0)).ravel() + PSEUDOCOUNT for name in types])
+    score = np.asarray(counts @ np.log(profiles / profiles.sum(axis=1, keepdims=True)).T)
+    chance = np.exp(score - score.max(axis=1, keepdims=True))
+    chance /= chance.sum(axis=1, keepdims=True)
+    best = np.array(types, object)[chance.argmax(axis=1)]
+    return np.where(chance.max(axis=1) >= least, best, "").astype(object)
 
 
 def type_lineages(markers: pd.DataFrame) -> dict[str, str]:

@@ -14,7 +14,7 @@ import yaml
 
 import spatia
 from spatia import keys
-from spatia.cells.markers import assign_types, score_types, type_lineages
+from spatia.cells.markers import assign_types, score_types, spread_types, type_lineages
 from spatia.cells.naming import NAMED, check_names, name_cells
 from spatia.cells.niche_classes import classify_niches
 from spatia.config import load_params, params_to_dict
@@ -111,7 +111,10 @@ def names_from_markers(tiles: Path, path: Path, is_reference: np.ndarray, params
         )  # fmt: skip
     except ValueError as problem:
         raise SpatiaError(f"{path}: {problem}; give the slide a file of labels") from None
-    cell_type = pd.Series(assign_types(scores, params.min_marker_score, params.marker_margin))
+    named = assign_types(scores, params.min_marker_score, params.marker_margin)
+    if params.min_probability is not None:
+        named = spread_types(counts, named, is_reference, params.min_probability)
+    cell_type = pd.Series(named, dtype=object)
     return pd.DataFrame({"cell_type": cell_type, "lineage": cell_type.map(lineage).fillna(""), "state": ""})
 
 

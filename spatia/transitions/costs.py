@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Rows = slice | NDArray[np.int64]
 Distance = Literal["euclidean", "squared"]
 MEDIAN_SAMPLE = 2000  # cells of a side that the median distance is taken from, evenly spaced
 BLOCK_BYTES = 1 << 22  # of a block of rows in float64: it stays in the cache while it is worked on
@@ -24,7 +25,7 @@ class Cost(Protocol):
         """Controls and targets."""
         ...
 
-    def rows(self, rows: slice) -> Array:
+    def rows(self, rows: Rows) -> Array:
         """Return these rows, ``(b, m)``, as an array of its own."""
         ...
 
@@ -52,7 +53,7 @@ class DenseCost:
         """Controls and targets."""
         return self.matrix.shape  # type: ignore[return-value]
 
-    def rows(self, rows: slice) -> Array:
+    def rows(self, rows: Rows) -> Array:
         """Return a copy of these rows."""
         return self.matrix[rows].astype(np.float64)
 
@@ -75,7 +76,7 @@ class Cells:
     def __len__(self) -> int:
         return len(self.points)
 
-    def take(self, rows: NDArray[np.int64] | slice) -> Cells:
+    def take(self, rows: Rows) -> Cells:
         """Return some of the cells."""
         return Cells(self.points[rows], self.position_um[rows])
 
@@ -138,7 +139,7 @@ class BlockedCost:
         """Controls and targets."""
         return len(self.controls), len(self.targets)
 
-    def rows(self, rows: slice) -> Array:
+    def rows(self, rows: Rows) -> Array:
         """Return these rows."""
         some = self.controls.take(rows)
         cost = _distances(some.points, self.targets.points, self.rule.distance)

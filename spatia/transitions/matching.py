@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spatia.transitions.costs import Array, Cost, row_blocks
-from spatia.transitions.transport import Plan
+from spatia.transitions.costs import Array, Cost, Rows, row_blocks
+from spatia.transitions.kernels import share_rows
+from spatia.transitions.transport import Plan, workers
 
 LSA_PAIRS = 8000 * 8000  # linear_sum_assignment needs the whole matrix, and time with its cube
 
@@ -44,27 +45,34 @@ class Matches:
         return float(np.abs(self.row_sum - 1 / n).sum() + np.abs(self.column_sum - 1 / m).sum())
 
 
-def match_rows(cost: Cost, plan: Plan) -> Matches:
+def match_rows(cost: Cost, plan: Plan, threads: int = 1) -> Matches:
     """Return each row's best target, its share, the row's entropy, and the plan's marginals, block by block."""
     n, m = cost.shape
     target = np.empty(n, np.int64)
-    score, entropy, row_sum, column_sum = np.empty(n), np.empty(n), np.empty(n), np.zeros(m)
-    for rows in row_blocks(n, m):
-        exponent = log_plan(cost, plan, rows)
-        target[rows] = exponent.argmax(axis=1)
-        top = exponent.max(axis=1)
-        exponent -= top[:, None]
-        block = np.exp(exponent)
-        total = block.sum(axis=1)
-        # -sum p log p with p = exp(x) / total
-        entropy[rows] = np.log(total) - np.einsum("ij,ij->i", block, exponent) / total
-        score[rows] = 1 / total
-        row_sum[rows] = total * np.exp(top)
-        column_sum += np.exp(top) @ block
+    score, entropy, row_sum = np.empty(n), np.empty(n), np.empty(n)
+
+    def one_part(parts: list[slice]) -> Array:
+        column_sum = np.zeros(m)
+        for rows in parts:
+            exponent = log_plan(cost, plan, rows)
+            target[rows] = exponent.argmax(axis=1)
+            top = exponent[np.arange(len(exponent)), target[rows]]
+            exponent -= top[:, None]
+            block = np.exp(exponent)
+            total = block.sum(axis=1)
+            # -sum p log p with p = exp(x) / total
+            entropy[rows] = np.log(total) - np.einsum("ij,ij->i", block, exponent) / total
+            score[rows] = 1 / total
+            row_sum[rows] = total * np.exp(top)
+            column_sum += np.exp(top) @ block
+        return column_sum
+
+    with workers(threads) as pool:
+        column_sum = np.sum(share_rows(pool, cost.shape, one_part), axis=0)
     return Matches(target, score, np.maximum(entropy, 0), row_sum, column_sum)
 
 
-def log_plan(cost: Cost, plan: Plan, rows: slice) -> Array:
+def log_plan(cost: Cost, plan: Plan, rows: Rows) -> Array:
     """Return the logarithm of some rows of the plan, ``(b, m)``."""
     exponent = cost.rows(rows)
     np.subtract(plan.column_potential, exponent, out=exponent)
@@ -73,13 +81,15 @@ def log_plan(cost: Cost, plan: Plan, rows: slice) -> Array:
     return exponent
 
 
-def row_share(cost: Cost, plan: Plan, row_sum: Array, target: NDArray[np.int64]) -> Array:
+def share_of(cost: Cost, plan: Plan, matches: Matches, target: NDArray[np.int64]) -> Array:
     """Return the share of each row of the plan that lies on a given target, ``(n,)``."""
-    share = np.empty(len(target))
-    for rows in row_blocks(*cost.shape):
-        chosen = target[rows]
-        share[rows] = np.exp(log_plan(cost, plan, rows)[np.arange(len(chosen)), chosen])
-    return share / row_sum
+    share = matches.score.copy()
+    others = np.flatnonzero(target != matches.target)
+    for part in row_blocks(len(others), cost.shape[1]):
+        rows = others[part]
+        log_share = log_plan(cost, plan, rows)[np.arange(len(rows)), target[rows]]
+        share[rows] = np.exp(log_share) / matches.row_sum[rows]
+    return share
 
 
 def assign_one_to_one(cost: Cost, plan: Plan) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatia.transitions.costs import Array, BlockedCost, Cells, Cost, CostRule, dense
-from spatia.transitions.matching import assign_one_to_one, match_rows, row_share
+from spatia.transitions.matching import assign_one_to_one, match_rows, share_of
 from spatia.transitions.transport import Limits, Memory, Plan, solve
 
 
@@ -100,14 +100,14 @@ def find_pairs(
     blocked = BlockedCost(controls, targets, rule)
     cost: Cost = dense(blocked) if memory == "float64" else blocked
     plan = solve(cost, transport.limits, memory, transport.threads)
-    matches = match_rows(cost, plan)
+    matches = match_rows(cost, plan, transport.threads)
     insist_on_marginals(matches.marginal_error, plan, transport.limits)
     target = matches.target if transport.assignment == "argmax" else assign_one_to_one(cost, plan)
     target = disturb(target, len(targets), transport.noise, generator)
     away = controls.position_um - targets.position_um[target]
     return Pairs(
         target=target,
-        score=row_share(cost, plan, matches.row_sum, target),
+        score=share_of(cost, plan, matches, target),
         confidence=confidence_of(matches.entropy, len(targets)),
         distance_um=np.hypot(*away.T),
         iterations=plan.iterations,

@@ -113,7 +113,7 @@ def solve(cost: Cost, limits: Limits = Limits(), memory: Memory = "float64", thr
     RuntimeError
         If the error is still above the tolerance after ``max_iterations``.
     """
-    with _workers(threads) as pool:
+    with workers(threads) as pool:
         kernel = _open_kernel(cost, memory, pool)
         state = _iterate(kernel, cost, limits, ROUNDING if memory == "float32" else 1.0)
     return _plan(state, limits.epsilon)
@@ -127,7 +127,7 @@ def transport_matrix(cost: Cost, limits: Limits = Limits(), threads: int = 1) ->
     RuntimeError
         As :func:`solve`.
     """
-    with _workers(threads) as pool:
+    with workers(threads) as pool:
         kernel = StoredKernel(cost, _uniform(cost.shape[0]), np.float64, pool)
         state = _iterate(kernel, cost, limits, 1.0)
         matrix = kernel.matrix
@@ -142,7 +142,7 @@ def transport_matrix(cost: Cost, limits: Limits = Limits(), threads: int = 1) ->
 
 
 @contextmanager
-def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Yield threads for parts of the rows; BLAS's own would wait for each other at every small product."""
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(max(threads, 1)) as pool:
         yield pool
