@@ -35,6 +35,7 @@ VERBS = {
     "score": "generated and real cells -> KID, KS, Wasserstein distances and signed shifts",
     "generation": "scores of a generation experiment -> one table",
     "table": "scores of a study -> one table",
+    "compare": "scores of several generators -> one table",
     "export": "all tables of a slide -> AnnData, SpatialData, Xenium Explorer csv",
     "report": "everything -> results/report.html",
     "provenance": "write config, versions, commit and checksums of a run",

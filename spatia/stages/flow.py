@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from spatia.config import load_params
+from spatia.errors import SpatiaError
 from spatia.generator_params import FlowParams
 from spatia.io import write_table
 from spatia.learn.devices import Machine, choose_machine
@@ -41,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--train", nargs="+", required=True, metavar="SLIDE", help="slides to learn from")
     parser.add_argument("--val", nargs="*", default=[], metavar="SLIDE", help="slides whose loss is watched")
+    parser.add_argument(
+        "--pairs", type=Path, nargs="*", default=[], metavar="DIR",
+        help="pairs of the training slides, one each; default: the run's",
+    )  # fmt: skip
     parser.add_argument("--transitions", type=Path, required=True, metavar="YAML", help="as config/transitions.yaml")
     parser.add_argument("--signatures", type=Path, required=True, metavar="DIR", help="what pair wrote")
     parser.add_argument("--params", type=Path, required=True, metavar="YAML", help="as config/stages/flow.yaml")
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     params = load_params(args.params, FlowParams)
     group = join_group(params.device)
     machine = choose_machine(params.device, params.precision, params.allow_cpu, group.local_rank, args.threads)
-    train = [FlowSlide.of_run(args.run, name) for name in args.train]
+    train = with_pairs([FlowSlide.of_run(args.run, name) for name in args.train], args.pairs)
     val = [FlowSlide.of_run(args.run, name) for name in args.val]
     data = read_pair_data(train, val, args.transitions, args.signatures, params)
     torch.manual_seed(params.seed)
@@ -86,6 +91,23 @@ def run(args: argparse.Namespace) -> None:
         shutil.rmtree(args.work, ignore_errors=True)
         log.info("%s: %d pairs, %d steps", args.checkpoint, len(data.train), trainer.progress.total_steps)
     leave_group(group)
+
+
+def with_pairs(slides: list[FlowSlide], folders: list[Path]) -> list[FlowSlide]:
+    """Return the slides with other pairs than their run's, if there are any.
+
+    Raises
+    ------
+    SpatiaError
+        If there are more or fewer folders than slides.
+    """
+    if not folders:
+        return slides
+    if len(folders) != len(slides):
+        raise SpatiaError(
+            f"flow: expected pairs of {len(slides)} training slides, found {len(folders)} folders; give one each"
+        )
+    return [dataclasses.replace(slide, pairs=folder) for slide, folder in zip(slides, folders, strict=True)]
 
 
 def objective_of(params: FlowParams) -> Objective:

@@ -64,14 +64,16 @@ def render(scores: pd.DataFrame) -> str:
         ]
         for model in models:
             own = rows[rows["model"] == model]
-            cells = [_cell(own.loc[own["method"] == method, "value"]) for method in methods]
+            cells = [show_spread(own.loc[own["method"] == method, "value"]) for method in methods]
             lines.append(f"| {model} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     versions = ", ".join(sorted(scores["version"].astype(str).unique()))
     return "\n\n".join(parts) + f"\n\nspatia {versions}; {', '.join(sorted(scores['note'].unique()))}\n"
 
 
-def _cell(values: pd.Series) -> str:
+def show_spread(values: pd.Series) -> str:
+    """Return mean and sd as text."""
+    values = values.dropna()
     if values.empty:
         return MISSING
     spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
