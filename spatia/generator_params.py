@@ -29,6 +29,9 @@ class FlowParams:
         Share of rows without perturbation, and without context; half of those lack both.
     start_noise, noise_probability
         Sd of the noise on the control, and the share of rows that have it (A6; CellFlux: 1 and 0.5).
+    time_power
+        Times are drawn as u ** power of uniform u: above 1, more of them lie near the control, where only the
+        condition tells what is to come.
     confidence_weights
         Weigh pairs by the confidence of their plan.
     alignment
@@ -52,6 +55,7 @@ class FlowParams:
     drop: float = 0.2
     start_noise: float = 0.0
     noise_probability: float = 0.5
+    time_power: float = 1.0
     confidence_weights: bool = False
     alignment: float = 0.0
     steps: int = 1000
@@ -82,8 +86,9 @@ class FlowParams:
         for name in ("rho", "margin", "start_noise", "alignment", "kl_weight", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} should not be negative, found {getattr(self, name)}")
-        if not (self.learning_rate > 0 and self.vae_learning_rate > 0 and self.clip_norm > 0):
-            raise ValueError("learning_rate, vae_learning_rate and clip_norm should be above 0")
+        for name in ("learning_rate", "vae_learning_rate", "clip_norm", "time_power"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} should be above 0, found {getattr(self, name)}")
         if 1.5 * self.drop > 1:
             raise ValueError(f"drop should be at most 2/3, so that some rows are told everything, found {self.drop}")
         self.shape()

@@ -8,7 +8,7 @@ import torch
 from spatia.model.conditions import Conditions, time_features, unconditional
 from spatia.model.unet import FilmBlock
 from spatia.model.vae import Vae, vae_losses
-from spatia.model.velocity import Generator
+from spatia.model.velocity import Generator, linear_share
 from spatia.model.velocity_shape import GENERATOR_PRESETS, VelocityShape, velocity_shape_of
 
 SIZES = {"unet": {"network": "unet"}, "dit": {"network": "dit"}, "vae": {"latent": "vae"}}
@@ -38,13 +38,23 @@ def conditions(transition=(0, 0), context=None, no_perturbation=False, no_contex
     )
 
 
-@pytest.mark.parametrize("kind", ["unet", "dit", "vae"])
-def test_before_training_the_velocity_is_zero(kind):
+@pytest.mark.parametrize(("kind", "rest"), [("unet", -1.0), ("dit", -1.0), ("vae", 0.0)])
+def test_before_training_the_velocity_is_what_the_field_itself_says(kind, rest):
     model = make(kind)
-    field = model.encode(torch.randn(2, 3, 16, 16))
-    velocity = model(field, torch.rand(2), conditions())
-    assert velocity.shape == field.shape
-    assert not velocity.any()
+    field = model.encode(torch.randn(3, 3, 16, 16))
+    velocity = model(field, torch.tensor([0.0, 0.5, 1.0]), conditions((0, 0, 0)))
+    torch.testing.assert_close(velocity[0], -(field[0] - rest))  # the control leaves
+    assert not velocity[1].any()
+    torch.testing.assert_close(velocity[2], field[2] - rest)  # the target has come
+
+
+def test_the_linear_share_is_the_regression_of_velocity_on_field():
+    generator = torch.Generator().manual_seed(0)
+    start, end = torch.randn(2, 200_000, generator=generator)
+    for t in (0.0, 0.2, 0.5, 0.9):
+        field, velocity = (1 - t) * start + t * end, end - start
+        slope = float((field * velocity).mean() / field.square().mean())
+        assert float(linear_share(torch.tensor(t))) == pytest.approx(slope, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", ["unet", "dit", "vae"])

@@ -37,6 +37,7 @@ class Objective:
     drop: float = 0.2
     start_noise: float = 0.0
     noise_probability: float = 0.5
+    time_power: float = 1.0
     alignment: float = 0.0
     kl_weight: float = 1e-6
 
@@ -56,7 +57,7 @@ def flow_losses(
     """Return ``flow`` (squared error of the velocity), ``contrast``, ``alignment`` where asked, and ``total``."""
     conditions = drop_conditions(batch, objective.drop, generator)
     negative, has_negative = pick_negatives(batch.transition, generator)
-    time = torch.rand(len(batch), generator=generator).to(device)
+    time = torch.rand(len(batch), generator=generator).pow(objective.time_power).to(device)
     with torch.no_grad():
         start, end = (model.encode(canvas.to(device)) for canvas in (batch.start, batch.end))
     noise_generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))

@@ -10,6 +10,18 @@ from spatia.model.unet import UNet
 from spatia.model.vae import Vae
 from spatia.model.velocity_shape import VAE_CHANNELS, VelocityShape
 
+BLACK = -1.0  # of a canvas
+
+
+def linear_share(time: Tensor) -> Tensor:
+    """Return how much of x_t is in the velocity on average: (2 t - 1) / (t^2 + (1 - t)^2).
+
+    It is the regression of x_1 - x_0 on (1 - t) x_0 + t x_1 for ends of equal spread. At t = 0 the control leaves
+    (-1), at t = 1 the target has come (+1). The network only has to add what x_t does not say by itself; asked for the
+    whole velocity, it first spends its training on learning to subtract the control.
+    """
+    return (2 * time - 1) / (time.square() + (1 - time).square())
+
 
 class Generator(nn.Module):
     """Velocity of a canvas along a transition: v(x_t, t | perturbation, context) (SPATIA, section 4.3).
@@ -29,12 +41,14 @@ class Generator(nn.Module):
         self.shape = shape
         self.vae = Vae(n_channels, shape) if shape.latent == "vae" else None
         n_field = n_channels if self.vae is None else VAE_CHANNELS
+        self.rest = BLACK if self.vae is None else 0.0  # value that does not move: background, or the mean latent
         self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context)
         self.network: nn.Module = UNet(n_field, shape) if shape.network == "unet" else DiT(n_field, shape)
 
     def forward(self, field: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """Return the velocity (b, c, side, side) of ``field`` at (b,) times in [0, 1]."""
-        return self.network(field, self.conditioning(time, conditions))
+        share = linear_share(time)[:, None, None, None]
+        return share * (field - self.rest) + self.network(field, self.conditioning(time, conditions))
 
     def encode(self, canvas: Tensor) -> Tensor:
         """Return the field of a canvas: itself, or its latents."""
