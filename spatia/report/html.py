@@ -16,8 +16,11 @@ from PIL import Image
 
 from spatia.report.cohort import SHEET_COLUMNS, SlideFacts, first_focus, worst_saturation
 from spatia.report.model_section import ModelSection
+from spatia.report.numbers import format_number, format_percent
 from spatia.report.plots import Picture
+from spatia.report.slide_transitions import SlideTransitions
 from spatia.report.status import FAILED, OK
+from spatia.report.transition_section import TransitionSection
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # slides in the run -> widest picture in pixels, JPEG quality: a page of 100 slides must still open
@@ -36,6 +39,7 @@ class SlidePage:
     facts : (name, value) pairs from ``ingest.json``
     notes : what was missing in the bundle and what was done about it
     removed : (reason, meaning, cells)
+    transitions : tables and figures of states, pairs and generated cells
     problems : figures that could not be drawn, and why
     """
 
@@ -44,6 +48,7 @@ class SlidePage:
     notes: Sequence[str] = ()
     removed: Sequence[tuple[str, str, int]] = ()
     pictures: Sequence[Picture] = ()
+    transitions: SlideTransitions = field(default_factory=SlideTransitions)
     problems: Sequence[str] = ()
 
 
@@ -59,6 +64,7 @@ class RunPage:
     runtime: Picture | None = None
     slides: Sequence[SlidePage] = field(default_factory=tuple)
     model: ModelSection | None = None
+    transitions: TransitionSection | None = None
 
 
 def render_page(run: RunPage) -> str:
@@ -120,22 +126,6 @@ def inline_image(picture: Picture, n_slides: int) -> InlineImage:
     kind = "jpeg" if picture.is_photo else "png"
     source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
     return InlineImage(source, image.width, image.height)
-
-
-def format_number(value: Any, digits: int = 3) -> str:
-    """Return a number for people: 6,830, 0.148, — where there is none."""
-    if value is None or pd.isna(value):
-        return "—"
-    if float(value) == int(value) or abs(value) >= 1000:
-        return f"{round(value):,}"
-    return f"{value:.{digits}g}"
-
-
-def format_percent(value: Any) -> str:
-    """Return a share as a percentage with two digits that mean something."""
-    if value is None or pd.isna(value):
-        return "—"
-    return f"{100 * value:.0f} %" if value >= 0.995 else f"{100 * value:.2g} %"
 
 
 def _totals(slides: Sequence[SlidePage]) -> dict[str, int]:

@@ -13,9 +13,9 @@ from spatia import keys
 from spatia.cells.crops import Crops, context_window, open_crops
 from spatia.cells.grids import read_tile
 from spatia.cells.scaling import HE_STAINS, Scaling
-from spatia.errors import SpatiaError
 from spatia.io import read_json, read_table
 from spatia.report import fields, figures, gallery, overview
+from spatia.report.draw_groups import draw_groups
 from spatia.report.plots import Picture
 from spatia.report.slide_embeddings import embedding_groups
 from spatia.report.slide_files import SlideFiles
@@ -25,21 +25,11 @@ WINDOW_UM = 95.0  # a window at full resolution: about ten cells a side
 GALLERY_CELLS = 8
 STAIN_PX = 900  # the longer side of a stain's panel before the page shrinks it
 TISSUE_PX = keys.NICHE_PX * keys.NICHES_PER_TISSUE
-_UNREADABLE = (SpatiaError, OSError, ValueError, KeyError, RuntimeError)
 
 
 def draw_slide(files: SlideFiles, qc: dict[str, Any] | None, seed: int) -> tuple[list[Picture], list[str]]:
     """Return the figures of a slide and one line for every group of figures whose files could not be read."""
-    pictures: list[Picture] = []
-    problems: list[str] = []
-    for what, needed, draw in _groups(files, qc, seed):
-        if not all(path.exists() for path in needed):
-            continue
-        try:
-            pictures += draw()
-        except _UNREADABLE as problem:
-            problems.append(f"{what} could not be drawn: {' '.join(str(problem).split()) or type(problem).__name__}")
-    return pictures, problems
+    return draw_groups(_groups(files, qc, seed))
 
 
 def _groups(

@@ -58,3 +58,28 @@ class SlideFiles:
     def embed_record(self) -> Path:
         """``embed.json``, without which the embeddings are not whole."""
         return self.embeddings / "embed.json"
+
+    @property
+    def states(self) -> Path:
+        """The states' folder."""
+        return self.run / "results/states" / self.slide / "states"
+
+    @property
+    def pairs(self) -> Path:
+        """The pairs' folder."""
+        return self.run / "results/pair" / self.slide / "pairs"
+
+    @property
+    def generated(self) -> Path:
+        """The folder of generated images."""
+        return self.run / "results/generate" / self.slide / "generated"
+
+    @property
+    def features(self) -> Path:
+        """The folder of real and generated cells' features."""
+        return self.run / "results/features" / self.slide / "features"
+
+    @property
+    def scores(self) -> Path:
+        """The slide's scores."""
+        return self.run / "results/score" / self.slide / "scores.tsv"

@@ -20,7 +20,17 @@ OUTPUTS = {
     "export": "results/export/{slide}/{slide}.h5ad",
 }
 # logs of the stages that run once for all slides; the others have one per slide
-RUN_LOGS = {"pretrain": "logs/pretrain/run.log"}
+RUN_LOGS = {"pretrain": "logs/pretrain/run.log", "pair basis": "logs/pair/basis.log", "flow": "logs/flow/run.log"}
+# stages that not every run has: one counts as missing only where it was started
+STARTED = {
+    "states": "results/states/{slide}/states",
+    "pair basis": "results/pair/basis",
+    "pair": "results/pair/{slide}/pairs",
+    "flow": "results/flow/checkpoint",
+    "generate": "results/generate/{slide}/generated",
+    "features": "results/features/{slide}/features",
+    "score": "results/score/{slide}/scores.tsv",
+}
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
 _ERROR = "error:"
 _BUG = "a bug in spatia"
@@ -74,6 +84,15 @@ def find_status(run: Path, slide: str, stages: Sequence[str]) -> Status:
     if not (run / log).exists():
         return Status(NOT_RUN, stage, f"{stage} did not start")
     return Status(FAILED, stage, failure_reason(_read_tail(run / log), str(log)))
+
+
+def find_started(run: Path, slide: str) -> Status:
+    """Return the first stage of transitions that was started for ``slide`` and left nothing; ok if none did."""
+    for stage, output in STARTED.items():
+        log = Path(RUN_LOGS.get(stage, f"logs/{stage}/{slide}.log"))
+        if (run / log).exists() and not (run / output.format(slide=slide)).exists():
+            return Status(FAILED, stage, failure_reason(_read_tail(run / log), str(log)))
+    return Status(OK)
 
 
 def failure_reason(log_text: str, log_name: str) -> str:

@@ -23,7 +23,9 @@ from spatia.report.runtime import draw_runtime, read_benchmarks, summarise_rules
 from spatia.report.sheet import read_sheet
 from spatia.report.slide_figures import draw_slide
 from spatia.report.slide_files import SlideFiles
-from spatia.report.status import OK, find_status, stages_of
+from spatia.report.slide_transitions import describe_slide_transitions
+from spatia.report.status import OK, find_started, find_status, stages_of
+from spatia.report.transition_section import TransitionSection, make_transition_section
 
 BENCHMARKS = "logs/benchmarks"
 RUN_FIGURES = "all slides"  # no slide is called so: their names have no spaces
@@ -50,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
     """Collect, draw and write; slides that are not complete are an error unless that is expected."""
     slides = [collect(args.run, row, args.failed_ok) for row in read_sheet(args.slides)]
     model = make_model_section(args.run, [slide.embed for slide in slides if slide.embed])
+    transitions = make_transition_section(args.run, [slide.name for slide in slides])
     if not args.failed_ok:
         _insist_on_complete(slides)
-        _insist_on_readable(model)
+        _insist_on_readable(model, transitions)
     rules = summarise_rules(read_benchmarks(args.run / BENCHMARKS))
     runtime = draw_runtime(rules) if len(rules) else None
     provenance = read_json(args.run / PROVENANCE) if (args.run / PROVENANCE).exists() else None
@@ -62,11 +65,14 @@ def run(args: argparse.Namespace) -> int:
             pages.append(make_page(args.run, slide, args.seed, args.bundles))
             if pages[-1].problems and not args.failed_ok:
                 raise SpatiaError(f"slide {slide.name!r}: {pages[-1].problems[0]}; run the stage that wrote it again")
-            _write_pictures(folder / slide.name, pages[-1].pictures)
-        _write_pictures(folder / RUN_FIGURES, [*(model.pictures if model else []), *([runtime] if runtime else [])])
+            _write_pictures(folder / slide.name, [*pages[-1].pictures, *pages[-1].transitions.pictures])
+        of_run = [*(model.pictures if model else []), *(transitions.pictures if transitions else [])]
+        _write_pictures(folder / RUN_FIGURES, [*of_run, *([runtime] if runtime else [])])
         written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         versions = _versions(provenance)
-        page = render_page(RunPage(args.title, written, versions, provenance, rules, runtime, pages, model))
+        page = render_page(
+            RunPage(args.title, written, versions, provenance, rules, runtime, pages, model, transitions)
+        )
     write_table(args.cohort, cohort_table(slides))
     with whole_file(args.out) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -78,6 +84,8 @@ def collect(run_folder: Path, row: dict[str, str], with_export: bool) -> SlideFa
     """Return what the run's folder says about one slide of the sheet."""
     files = SlideFiles(run_folder, row["slide"])
     status = find_status(run_folder, row["slide"], stages_of(row, with_export))
+    if status.state == OK and with_export and row.get("split") != "qc":
+        status = find_started(run_folder, row["slide"])
     record, qc = _read_if_there(files.record), _read_if_there(files.qc_summary)
     return SlideFacts(row, status, record, qc, _read_if_readable(files.embed_record))
 
@@ -87,13 +95,15 @@ def make_page(run_folder: Path, slide: SlideFacts, seed: int, bundles: Path) -> 
     labels = slide.row.get("labels")
     files = SlideFiles(run_folder, slide.name, bundles / labels if labels else None)
     pictures, problems = draw_slide(files, slide.qc, seed)
+    transitions = describe_slide_transitions(files, seed)
     return SlidePage(
         slide,
         facts=[*describe_record(slide.record or {}), *describe_embedding(slide.embed or {})],
         notes=notes_of(slide.record or {}),
         removed=describe_removed(slide.qc or {}),
         pictures=pictures,
-        problems=problems,
+        transitions=transitions,
+        problems=[*problems, *transitions.problems],
     )
 
 
@@ -107,9 +117,11 @@ def _insist_on_complete(slides: list[SlideFacts]) -> None:
         )
 
 
-def _insist_on_readable(model: ModelSection | None) -> None:
-    if model is not None and model.problems:
-        raise SpatiaError(f"{model.problems[0]}; run 'spatia pretrain' again, or pass --failed-ok to report the rest")
+def _insist_on_readable(model: ModelSection | None, transitions: TransitionSection | None) -> None:
+    for section, stage in ((model, "pretrain"), (transitions, "flow")):
+        if section is not None and section.problems:
+            problem = section.problems[0]
+            raise SpatiaError(f"{problem}; run 'spatia {stage}' again, or pass --failed-ok to report the rest")
 
 
 def _write_pictures(folder: Path, pictures: Any) -> None:

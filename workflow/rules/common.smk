@@ -187,6 +187,20 @@ def scored_slides():
     ]
 
 
+def trains_generator():
+    """Whether this run trains a generator itself: there is no need to where nothing is generated."""
+    return bool(generated_slides()) and config["generator"] == "train"
+
+
+def paired_slides():
+    """Return the slides whose controls are paired with targets: those a generator learns from or is scored on."""
+    wanted = [
+        *(slides_of("train", "val") if trains_generator() else []),
+        *scored_slides(),
+    ]
+    return [slide for slide in SLIDES if slide in wanted]
+
+
 def generation_results():
     """Return what a run ends with where cells are generated."""
     files = expand("results/features/{slide}/features", slide=generated_slides())

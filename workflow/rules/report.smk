@@ -9,6 +9,15 @@ rule report:
         model=checkpoint_path() if modelled_slides() else [],
         history="results/pretrain/history.tsv" if trains() and modelled_slides() else [],
         labels=label_files(),
+        generator="results/flow/history.tsv" if trains_generator() else [],
+        states=expand(
+            "results/states/{slide}/states",
+            slide=sorted({*paired_slides(), *generated_slides()}),
+        ),
+        pairs=expand("results/pair/{slide}/pairs", slide=paired_slides()),
+        generated=expand("results/generate/{slide}/generated", slide=generated_slides()),
+        features=expand("results/features/{slide}/features", slide=generated_slides()),
+        scores="results/tables/generation.csv" if scored_slides() else [],
         provenance="results/provenance.json",
         slides=project_file(config["slides"]),
     output:
