@@ -161,7 +161,7 @@ def write_run_files(run):
 def few_cells_are_enough():
     """The toy has six controls; shifts are drawn of ten or more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slide_transitions, "ScoreParams", lambda: ScoreParams(min_cells=4))
+        patch.setattr(slide_transitions, "ScoreParams", lambda: ScoreParams(min_cells=3))
         yield
 
 
@@ -540,7 +540,8 @@ def test_shifts_are_signed_and_in_spreads_of_the_controls():
     wrong = find_shifts(measured_of(real, -real), TAG, 10, most_spreads=50)
     assert (wrong.pearson, wrong.slope) == pytest.approx((-1, -1))
     assert (shifts.n_controls, shifts.n_targets) == (40, 40)
-    assert find_shifts(measured_of(real, generated), TAG, 41, most_spreads=50) is None
+    assert find_shifts(measured_of(real, generated), TAG, 20, most_spreads=50) is not None
+    assert find_shifts(measured_of(real, generated), TAG, 21, most_spreads=50) is None  # two halves of the targets
     assert find_shifts(measured_of(real, generated), "other", 10, most_spreads=50) is None
     clipped = find_shifts(measured_of(10 * real, generated), TAG, 10, most_spreads=3)
     assert np.abs(clipped.real).max() <= 3 + 1e-9

@@ -91,7 +91,7 @@ def find_shifts(measured: MeasuredCells, tag: str, min_cells: int, most_spreads:
 
     Parameters
     ----------
-    min_cells : of fewer segmented controls or targets no mean is taken, and None returned
+    min_cells : None is returned where ``spatia score`` would not score: fewer controls, or half of the targets
     most_spreads : features further than so many spreads from the controls' mean count as this far
     """
     table = measured.features
@@ -103,7 +103,7 @@ def find_shifts(measured: MeasuredCells, tag: str, min_cells: int, most_spreads:
     controls = _cell_set(control_rows, measured.columns["name"].tolist())
     targets = _cell_set(real.loc[measured.targets.get(tag, [])], measured.columns["name"].tolist()).segmented
     generated = _cell_set(own, measured.columns["name"].tolist())
-    if min(controls.is_segmented.sum(), len(targets)) < min_cells:
+    if min(int(controls.is_segmented.sum()), len(targets) // 2) < min_cells:
         return None
     scale = make_scale(controls, targets, most_spreads)
     start = scale.real(controls)
