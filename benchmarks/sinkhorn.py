@@ -160,8 +160,11 @@ def report_large(args: argparse.Namespace) -> None:
             f"GB ({found['before_gb']:.2f} before); {rate / 1e6:.0f} million pairs per second and iteration"
         )
         if memory == "streamed":
-            hours = found["iterations"] * 1e10 / rate / 3600
-            print(f"100,000 x 100,000 streamed, as many iterations: {hours:.2f} h; memory grows with cells, not pairs")
+            hours = found["cpu"] * (1e5 / n) ** 2 / 3600
+            print(
+                f"100,000 x 100,000 streamed, as many iterations: {hours:.1f} hours of one core, "
+                f"{hours / args.threads:.1f} on {args.threads} idle ones; memory grows with cells, not with pairs"
+            )
 
 
 if __name__ == "__main__":

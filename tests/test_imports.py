@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-PURE = ("cells", "measure", "model")  # arrays and tables in, arrays and tables out
-NO_FILES = ("measure", "model")
+PURE = ("cells", "measure", "model", "transitions")  # arrays and tables in, arrays and tables out
+NO_FILES = ("measure", "model", "transitions")
 
 
 def imports_of(path):
@@ -52,6 +52,9 @@ def test_only_the_command_line_imports_stages(root):
         ("spatia.stages.tile", ("torch", "scanpy", "spatialdata")),
         ("spatia.config", ("torch", "scanpy", "spatialdata")),
         ("spatia.learn.dataset", ("scanpy", "spatialdata")),
+        ("spatia.transition_params", ("torch", "scanpy", "squidpy", "spatialdata")),
+        ("spatia.stages.states", ("torch", "scanpy", "squidpy", "spatialdata")),
+        ("spatia.stages.pair", ("torch", "scanpy", "squidpy", "spatialdata")),
         ("spatia.stages.pretrain", ("scanpy", "spatialdata", "transformers", "tensorboard")),
     ],
 )
