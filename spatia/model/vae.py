@@ -27,14 +27,14 @@ class ResidualBlock(nn.Module):
 
 
 class Vae(nn.Module):
-    """(b, c, side, side) <-> (b, 4, side / 4, side / 4).
+    """(b, c, side, side) <-> (b, 4, side / 4, side / 4); squares of 2 px enter as channels, which costs a quarter.
 
     Parameters
     ----------
     n_channels
         Of a canvas.
     shape
-        ``vae_channels`` is the width of the first level; the next two have twice as many.
+        ``vae_channels`` is the width at half the resolution; a quarter has twice as many.
     """
 
     mean: Tensor
@@ -44,16 +44,14 @@ class Vae(nn.Module):
         super().__init__()
         one, two = shape.vae_channels, 2 * shape.vae_channels
         self.encoder = nn.Sequential(
-            nn.Conv2d(n_channels, one, 3, padding=1), ResidualBlock(one, one),
-            nn.Conv2d(one, two, 3, stride=2, padding=1), ResidualBlock(two, two),
-            nn.Conv2d(two, two, 3, stride=2, padding=1), ResidualBlock(two, two),
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * n_channels, one, 3, padding=1), ResidualBlock(one, one),
+            nn.Conv2d(one, two, 3, stride=2, padding=1), ResidualBlock(two, two), ResidualBlock(two, two),
             nn.GroupNorm(GROUPS, two), nn.SiLU(), nn.Conv2d(two, 2 * VAE_CHANNELS, 1),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Conv2d(VAE_CHANNELS, two, 3, padding=1), ResidualBlock(two, two),
-            nn.Upsample(scale_factor=2), nn.Conv2d(two, two, 3, padding=1), ResidualBlock(two, two),
+            nn.Conv2d(VAE_CHANNELS, two, 3, padding=1), ResidualBlock(two, two), ResidualBlock(two, two),
             nn.Upsample(scale_factor=2), nn.Conv2d(two, one, 3, padding=1), ResidualBlock(one, one),
-            nn.GroupNorm(GROUPS, one), nn.SiLU(), nn.Conv2d(one, n_channels, 3, padding=1),
+            nn.GroupNorm(GROUPS, one), nn.SiLU(), nn.Conv2d(one, 4 * n_channels, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
         self.register_buffer("mean", torch.zeros(VAE_CHANNELS, 1, 1))
         self.register_buffer("sd", torch.ones(VAE_CHANNELS, 1, 1))
