@@ -27,6 +27,8 @@ class FlowParams:
         Form of eq. 7, weight of the negative, margin of ``hinge`` (A1).
     drop
         Share of rows without perturbation, and without context; half of those lack both.
+    turn_targets
+        Put each target into that of its eight positions (turns, mirror images) which is nearest to its control.
     start_noise, noise_probability
         Sd of the noise on the control, and the share of rows that have it (A6; CellFlux: 1 and 0.5).
     time_power
@@ -53,6 +55,7 @@ class FlowParams:
     rho: float = 0.05
     margin: float = 0.1
     drop: float = 0.2
+    turn_targets: bool = True
     start_noise: float = 0.0
     noise_probability: float = 0.5
     time_power: float = 1.0

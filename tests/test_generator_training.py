@@ -17,12 +17,14 @@ from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
 from spatia.learn.generator_checkpoint import read_generator
 from spatia.learn.generator_objective import Objective, drop_conditions, flow_losses
-from spatia.learn.generator_pairs import PairBatch, PairSet, draw_batch, draw_pairs
+from spatia.learn.generator_pairs import PairBatch, PairSet, draw_batch, draw_pairs, read_pairs
+from spatia.learn.generator_readers import ReaderFiles, open_reader
 from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer, Part
 from spatia.model.conditions import Conditions
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
 from spatia.stages.flow import objective_of
+from spatia.transitions.canvas import turn
 from spatia.transitions.sampling import integrate
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -54,8 +56,9 @@ def squares(n, seed=0):
 
 
 def eight_pairs():
+    context = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
     return PairSet(
-        squares(16), torch.randn(16, 5, generator=torch.Generator().manual_seed(1)), np.arange(8), np.arange(8, 16),
+        squares(16), context, np.arange(8), np.arange(8, 16), np.zeros(8, int),
         np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.ones(8, np.float32), np.array([f"c{k}" for k in range(8)]),
     )  # fmt: skip
 
@@ -157,11 +160,30 @@ def test_batches_are_balanced_over_transitions():
 
 def test_control_and_target_are_turned_alike():
     canvas = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(2, 1, 1, 1)
-    pairs = PairSet(canvas, torch.zeros(2, 0), np.array([0]), np.array([1]), np.array([0]), np.ones(1, np.float32),
-                    np.array(["a"]))  # fmt: skip
+    zero = np.array([0])
+    pairs = PairSet(canvas, torch.zeros(2, 0), zero, zero + 1, zero, zero, np.ones(1, np.float32), np.array(["a"]))
     batch = draw_batch(pairs, 64, 0)
     assert torch.equal(batch.start, batch.end)
     assert len({tuple(row.flatten().tolist()) for row in batch.start}) == 8
+
+
+def test_targets_are_put_into_the_position_nearest_to_their_control(run):
+    reader = open_reader("cell", ReaderFiles.of_run(run, "one"), ("18S",), 16, ())
+    pairs = pd.read_parquet(run / "results/pair/one/pairs/pairs.parquet")
+    start, end = pairs["x_ctrl_id"].tolist(), pairs["x_tgt_id"].tolist()
+    number, weight = np.zeros(len(pairs), int), np.ones(len(pairs), np.float32)
+    plain, turned = (read_pairs(reader, start, end, number, weight, is_turned) for is_turned in (False, True))
+    rows = np.arange(len(pairs))
+    assert not plain.turned.any()
+    assert len(set(turned.turned.tolist())) > 2
+    far, near = (
+        (batch.start - batch.end).square().flatten(1).sum(1) for batch in (plain.take(rows), turned.take(rows))
+    )
+    assert bool((near <= far + 1e-4).all())
+    for row in rows[:5]:  # no other position is nearer
+        image = plain.take(rows[[row]])
+        others = [turn(image.end, k % 4, k >= 4) for k in range(8)]
+        assert float(near[row]) == pytest.approx(min(float((image.start - o).square().sum()) for o in others), rel=1e-5)
 
 
 def test_a_fifth_lacks_the_perturbation_a_fifth_the_context_and_a_tenth_both():

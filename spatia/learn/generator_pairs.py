@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spatia.learn.generator_cells import Reader
-from spatia.transitions.canvas import turn_each
+from spatia.transitions.canvas import nearest_turn, turn_each
+
+AT_A_TIME = 256  # pairs
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ class PairSet:
     ----------
     canvas, context
         (cells, c + 1, y, x), (cells, w).
-    start, end, transition, weight
-        (pairs,) rows of the cells, number of the transition, weight.
+    start, end, turned, transition, weight
+        (pairs,) rows of the cells, position of the target (0 to 7: a square's symmetries), number of the transition,
+        weight.
     cell_id
         (pairs,) of the control.
     """
@@ -61,6 +64,7 @@ class PairSet:
     context: Tensor
     start: NDArray[np.int64]
     end: NDArray[np.int64]
+    turned: NDArray[np.int64]
     transition: NDArray[np.int64]
     weight: NDArray[np.float32]
     cell_id: NDArray[np.str_]
@@ -69,11 +73,11 @@ class PairSet:
         return len(self.start)
 
     def take(self, pairs: NDArray[np.int64]) -> PairBatch:
-        """Return some pairs, as they are."""
-        start = torch.from_numpy(self.start[pairs])
+        """Return some pairs, targets in the position that they have beside their control."""
+        start, end = torch.from_numpy(self.start[pairs]), torch.from_numpy(self.end[pairs])
         return PairBatch(
             self.canvas[start],
-            self.canvas[torch.from_numpy(self.end[pairs])],
+            turn_each(self.canvas[end], torch.from_numpy(self.turned[pairs])),
             torch.from_numpy(self.transition[pairs]),
             self.context[start],
             torch.from_numpy(self.weight[pairs]),
@@ -83,15 +87,19 @@ class PairSet:
 
 def read_pairs(
     reader: Reader, start: Sequence[str], end: Sequence[str], transition: NDArray[np.int64],
-    weight: NDArray[np.float32],
+    weight: NDArray[np.float32], is_turned: bool,
 ) -> PairSet:  # fmt: skip
-    """Return the pairs of one slide; every cell is read once, however many pairs it is in."""
+    """Return the pairs of one slide; every cell is read once, however many pairs it is in.
+
+    With ``is_turned``, each target is put into that of its eight positions which is nearest to its control.
+    """
     cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
     block = reader.read(cells.tolist())
-    return PairSet(
-        block.canvas, block.context, place[: len(start)], place[len(start) :], transition, weight,
-        np.asarray(start, np.str_),
-    )  # fmt: skip
+    first, last = place[: len(start)], place[len(start) :]
+    turned = np.zeros(len(first), np.int64)
+    for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
+        turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()
+    return PairSet(block.canvas, block.context, first, last, turned, transition, weight, np.asarray(start, np.str_))
 
 
 def join_pairs(parts: Sequence[PairSet]) -> PairSet:
@@ -102,6 +110,7 @@ def join_pairs(parts: Sequence[PairSet]) -> PairSet:
         torch.cat([part.context for part in parts]),
         np.concatenate([part.start + shift for part, shift in zip(parts, shifts, strict=True)]),
         np.concatenate([part.end + shift for part, shift in zip(parts, shifts, strict=True)]),
+        np.concatenate([part.turned for part in parts]),
         np.concatenate([part.transition for part in parts]),
         np.concatenate([part.weight for part in parts]),
         np.concatenate([part.cell_id for part in parts]),

@@ -75,7 +75,7 @@ def read_pair_data(
     image_px = params.shape().image_px
     readers = {slide.name: open_reader(params.target, slide.files, stains, image_px, arrays) for slide in slides}
     sets = {
-        name: _pairs_of(readers[name], tables[name], transitions, params.confidence_weights) for name in tables
+        name: _pairs_of(readers[name], tables[name], transitions, params) for name in tables
     }  # fmt: skip
     scope = Scope(
         stains, species, params.target, readers[train[0].name].window_um, transitions, genes, dg, params.context,
@@ -125,13 +125,14 @@ def _with_pairs(plan: Sequence[Transition], pairs: pd.DataFrame, where: Path) ->
     return found
 
 
-def _pairs_of(reader: Reader, pairs: pd.DataFrame, transitions: Sequence[Transition], is_weighted: bool) -> PairSet:
+def _pairs_of(reader: Reader, pairs: pd.DataFrame, transitions: Sequence[Transition], params: FlowParams) -> PairSet:
     tags = [transition.tag for transition in transitions]
     pairs = pairs[pairs[TAG].isin(tags)]
     if isinstance(reader, TileReader):  # within one niche both sides are the same tile
         pairs = pairs[reader.niche_of(pairs[CONTROL].tolist()) != reader.niche_of(pairs[TARGET].tolist())]
     weight = np.ones(len(pairs), np.float32)
-    if is_weighted:
+    if params.confidence_weights:
         weight = confidence_weights(torch.tensor(pairs[CONFIDENCE].to_numpy(np.float32))).numpy()
     number = pd.Index(tags).get_indexer(pd.Index(pairs[TAG])).astype(np.int64)
-    return read_pairs(reader, pairs[CONTROL].astype(str).tolist(), pairs[TARGET].astype(str).tolist(), number, weight)
+    start, end = (pairs[column].astype(str).tolist() for column in (CONTROL, TARGET))
+    return read_pairs(reader, start, end, number, weight, params.turn_targets)

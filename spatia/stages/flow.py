@@ -127,7 +127,14 @@ def fingerprint(params: FlowParams, data: PairData, group: Group) -> str:
         del settings[name]
     scope: Scope = data.scope
     digest = hashlib.sha256(json.dumps([settings, scope.stains, scope.tags, scope.genes, group.size]).encode())
-    for array in (scope.signatures, data.train.start, data.train.end, data.train.transition, data.train.weight):
+    for array in (
+        scope.signatures,
+        data.train.start,
+        data.train.end,
+        data.train.turned,
+        data.train.transition,
+        data.train.weight,
+    ):
         digest.update(array.tobytes())
     for tensor in (data.train.canvas, data.train.context):
         digest.update(tensor.numpy().tobytes())

@@ -49,6 +49,12 @@ def turn_each(canvas: Tensor, symmetry: Tensor) -> Tensor:
     return turned
 
 
+def nearest_turn(canvas: Tensor, wanted: Tensor) -> Tensor:
+    """Return (n,) which of its eight positions brings each canvas nearest to the wanted one, in squared distance."""
+    distances = [(turn(canvas, number % 4, number >= 4) - wanted).square().flatten(1).sum(1) for number in range(8)]
+    return torch.stack(distances).argmin(0)
+
+
 def profile(canvas: Tensor) -> Tensor:
     """Return (n, 2 c) mean and sd over the pixels of every channel: the profile that alignment compares."""
     flat = canvas.flatten(2)
