@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
+from threadpoolctl import threadpool_limits
 
 from spatia.machine import available_cpus
 from spatia.measure.features import Recipe, measure_chunks, measure_images, split_chunks
@@ -69,11 +70,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="how many; default: all")
     parser.add_argument("--pixel-size-um", type=float, default=0.2125)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # one process per CPU on both sides
+    os.environ["OMP_NUM_THREADS"] = "1"  # of CellProfiler: one process per CPU on both sides
+    threadpool_limits(1)
 
     images, names = read_inputs(args.inputs.resolve())
     images = images[: args.images]
-    recipe = Recipe(names, threshold=0.025, rim_share=0.45, min_cell_px=4.0 / args.pixel_size_um**2)
+    recipe = Recipe(names, threshold=0.02, rim_share=0.4, min_cell_px=4.0 / args.pixel_size_um**2)
     measure_images(images[:2], recipe)  # imports
     start = os.times()
     measure_images(images, recipe)

@@ -150,8 +150,8 @@ class FeaturesParams:
         Chooses them.
     """
 
-    threshold: float = 0.025
-    rim_share: float = 0.45
+    threshold: float = 0.02
+    rim_share: float = 0.4
     min_cell_um2: float = 4.0
     max_cells: int | None = None
     seed: int = 0

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 
 import numpy as np
@@ -31,9 +32,9 @@ def run(tmp_path_factory, root):
 
 def prepare(run, root, name, **params):
     (run / f"{name}.yaml").write_text(yaml.safe_dump(params))
-    arguments = {"slide": "toy", "features": run / "features", "generated": run / "generated", "crops": run / "crops",
-                 "feature-params": run / "features.yaml", "params": run / f"{name}.yaml",
-                 "pipeline": root / "resources/cellprofiler/measure.cppipe", "out": run / name}  # fmt: skip
+    folders = {"features": run / "features", "generated": run / "generated", "crops": run / "crops", "out": run / name}
+    files = {"params": run / f"{name}.yaml", "pipeline": root / "resources/cellprofiler/measure.cppipe"}
+    arguments = {"slide": "toy", **folders, **files}
     assert main(["cellprofiler", "prepare", *(f"--{key}={value}" for key, value in arguments.items())]) == 0
     return run / name
 
@@ -148,3 +149,17 @@ def test_the_real_cellprofiler(run, root, tmp_path):
     assert set(unlike) <= {"RadialDistribution_FracAtD", "RadialDistribution_MeanFrac", "RadialDistribution_RadialCV",
                            "Intensity_MADIntensity"}  # fmt: skip
     assert len(unlike) < 0.12 * len(comparison)
+
+
+def test_masks_of_another_segmenter_are_refused(run, root, tmp_path, capsys):
+    shutil.copytree(run / "features", tmp_path / "features")
+    table = pd.read_parquet(tmp_path / "features/features.parquet")
+    table["Cells_AreaShape_Area"] += 1
+    table.to_parquet(tmp_path / "features/features.parquet")
+    (tmp_path / "params.yaml").touch()
+    folders = {"features": tmp_path / "features", "generated": run / "generated", "crops": run / "crops"}
+    files = {"params": tmp_path / "params.yaml", "pipeline": root / "resources/cellprofiler/measure.cppipe"}
+    arguments = {"slide": "toy", **folders, **files, "out": tmp_path / "out"}
+    assert main(["cellprofiler", "prepare", *(f"--{key}={value}" for key, value in arguments.items())]) == 1
+    assert "run 'spatia features' again" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -124,7 +124,8 @@ def measure_images(images: NDArray[np.uint8], recipe: Recipe) -> Measured:
 def measure_chunks(chunks: Sequence[NDArray[np.uint8]], recipe: Recipe, n_processes: int) -> Iterator[Measured]:
     """Measure chunks of images on several processes; results come in the order of the chunks."""
     if n_processes <= 1 or len(chunks) <= 1:
-        yield from (measure_images(chunk, recipe) for chunk in chunks)
+        with threadpool_limits(1):
+            yield from (measure_images(chunk, recipe) for chunk in chunks)
         return
     # spawned, not forked: a fork would inherit the locks of threads that it does not have
     context = multiprocessing.get_context("spawn")

@@ -99,7 +99,7 @@ def fill_largest(mask: Mask) -> Mask:
 
 def trim_rim(cell: Mask, level: NDArray[np.float32], rim_share: float) -> Mask:
     """Return ``cell`` without rim pixels darker than ``rim_share`` of the mean of their neighbours in the interior."""
-    interior = ndimage.binary_erosion(cell, np.ones((3, 3)))
+    interior = ndimage.binary_erosion(cell)
     if rim_share == 0 or not interior.any():
         return cell
     n_inside = ndimage.uniform_filter(interior.astype(float), 3)

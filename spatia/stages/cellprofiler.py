@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 import spatia
 from spatia import keys
 from spatia.cells.crops import open_crops
-from spatia.config import load_params
+from spatia.config import load_params, params_from_dict
 from spatia.errors import SpatiaError
 from spatia.generated import Generated, open_generated, real_frames
-from spatia.io import read_table, whole_dir, write_json, write_table
+from spatia.io import read_json, read_table, whole_dir, write_json, write_table
 from spatia.measure.agreement import compare_columns
 from spatia.measure.feature_columns import CELLS, DAPI, NUCLEI, image_name
 from spatia.measure.segment import segment
@@ -31,6 +31,7 @@ from spatia.transition_params import CellprofilerParams, FeaturesParams
 
 FORMAT = 1
 PLACE = ("kind", keys.CELL_ID, "transition_tag")  # what names an image
+AREA = f"{CELLS}_AreaShape_Area"
 PIPELINE = "resources/cellprofiler/measure.cppipe"
 
 log = logging.getLogger("spatia.cellprofiler")
@@ -44,9 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--features", type=Path, required=True, metavar="DIR", help="what features wrote")
     prepare.add_argument("--generated", type=Path, required=True, metavar="DIR")
     prepare.add_argument("--crops", type=Path, required=True, metavar="DIR")
-    prepare.add_argument(
-        "--feature-params", type=Path, required=True, metavar="YAML", help="config/stages/features.yaml"
-    )
     prepare.add_argument("--params", type=Path, required=True, metavar="YAML", help="config/stages/cellprofiler.yaml")
     prepare.add_argument("--pipeline", type=Path, required=True, metavar="CPPIPE", help=PIPELINE)
     prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
@@ -72,7 +70,8 @@ def prepare(args: argparse.Namespace) -> None:
     table = read_table(args.features / "features.parquet")
     chosen = choose_images(table, params)
     images = read_images(table, chosen, generated, args.crops)
-    recipe = make_recipe(generated, load_params(args.feature_params, FeaturesParams))
+    record = args.features / "features.json"
+    recipe = make_recipe(generated, params_from_dict(read_json(record).get("params", {}), FeaturesParams, str(record)))
     has_nuclei = recipe.dapi is not None
     with whole_dir(args.out) as folder:
         (folder / "images").mkdir()
@@ -80,6 +79,7 @@ def prepare(args: argparse.Namespace) -> None:
         for number, image in enumerate(progress(images, f"cellprofiler {args.slide}", unit="cell"), 1):
             scaled = image.astype(np.float32) / np.float32(255)
             found = segment(scaled, recipe.dapi, recipe.threshold, recipe.rim_share, recipe.min_cell_px)
+            check_mask(found.cell, chosen.iloc[number - 1], args.features)
             masks = {CELLS: found.cell} | ({NUCLEI: found.nucleus} if has_nuclei else {})
             sets.append(write_image_set(folder / "images", number, image, generated.stains, masks))
         rows = chosen[list(PLACE)].assign(ImageNumber=np.arange(1, len(chosen) + 1), has_nucleus=[s[1] for s in sets])
@@ -116,6 +116,15 @@ def read_images(table: pd.DataFrame, chosen: pd.DataFrame, generated: Generated,
     n_real = int((table["kind"] == REAL).sum())
     images[~is_real] = generated.images[chosen.index[~is_real].to_numpy() - n_real]
     return images
+
+
+def check_mask(mask: NDArray[np.bool_], row: pd.Series, features: Path) -> None:
+    """Refuse a mask that is not the one that was measured: another version of the segmenter made it."""
+    if int(mask.sum()) != int(row[AREA]):
+        raise SpatiaError(
+            f"{features}: expected the mask of cell {row[keys.CELL_ID]!r} to have {int(row[AREA])} px as measured "
+            f"there, found {int(mask.sum())}; run 'spatia features' again"
+        )
 
 
 def write_image_set(

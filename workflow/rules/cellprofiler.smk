@@ -8,7 +8,6 @@ rule cellprofiler_inputs:
         features="results/features/{slide}/features",
         generated="results/generate/{slide}/generated",
         crops="results/crop/{slide}/crops",
-        feature_params=stage_params("features"),
         params=stage_params("cellprofiler"),
         pipeline=project_file("resources/cellprofiler/measure.cppipe"),
     output:
@@ -25,7 +24,7 @@ rule cellprofiler_inputs:
         runtime=minutes(15, per_input_gb=60),
     shell:
         "spatia cellprofiler --log {log:q} prepare --slide {wildcards.slide:q} --features {input.features:q}"
-        " --generated {input.generated:q} --crops {input.crops:q} --feature-params {input.feature_params:q}"
+        " --generated {input.generated:q} --crops {input.crops:q}"
         " --params {input.params:q} --pipeline {input.pipeline:q} --out {output.inputs:q}"
 
 
