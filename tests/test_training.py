@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(slides):
     assert_same(weights(one), weights(two))
     assert rows == again
     three, _ = train(slides, dataclasses.replace(RECIPE, seed=4))
-    assert not torch.equal(one.cell.gene_part.weight, three.cell.gene_part.weight)
+    assert not torch.equal(one.cell.gene_half.weight, three.cell.gene_half.weight)
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 6])
@@ -154,7 +154,7 @@ def test_a_history_row_per_epoch_and_phase(slides):
 def test_a_loss_that_is_not_finite_stops_with_step_and_cells(slides):
     model = make_model(open_toys(slides, tiles=False))
     with torch.no_grad():
-        model.cell.gene_part.weight[0, 0] = torch.nan
+        model.cell.gene_half.weight[0, 0] = torch.nan
     trainer = Trainer(model, make_phases(slides, model), RECIPE, CPU)
     with pytest.raises(SpatiaError, match=r"phase cell, epoch 1, step 1: the loss is not finite .* (one|two)-\d+"):
         trainer.run()
@@ -208,7 +208,7 @@ def test_bfloat16_trains_too(slides):
     rows = Trainer(model, make_phases(slides, model), RECIPE, machine).run()
     plain = Trainer(make_model(open_toys(slides, tiles=False)), make_phases(slides, model), RECIPE, CPU)
     assert rows[0]["total"] == pytest.approx(plain.run()[0]["total"], rel=0.2)
-    assert model.cell.gene_part.weight.dtype == torch.float32
+    assert model.cell.gene_half.weight.dtype == torch.float32
 
 
 WORKER = """

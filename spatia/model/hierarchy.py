@@ -58,13 +58,10 @@ class CellLevel(nn.Module):
             self.image_fusion = CrossAttention(s.image_width, s.gene_width, s.image_heads, GATE)
             self.gene_fusion = CrossAttention(s.gene_width, s.image_width, s.gene_heads, GATE)
         self.is_fused = s.cross_attention
-        # Each modality has its part of the embedding to itself: added up, the louder one drowns the other's details.
-        # The rest is 0 here and left to the levels above, whose surroundings would else lie on top of the cell.
-        part = s.embedding * 3 // 8
-        self.n_free = s.embedding - 2 * part
+        # each modality has half of the embedding to itself: added up, the louder one drowns the other's details
         n_profile = profile_size(n_stains) if s.profile else 0
-        self.image_part = nn.Linear(2 * s.image_width + n_profile, part)
-        self.gene_part = nn.Linear(3 * s.gene_width, part)
+        self.image_half = nn.Linear(2 * s.image_width + n_profile, s.embedding // 2)
+        self.gene_half = nn.Linear(3 * s.gene_width, s.embedding // 2)
         self.image_decoder = ImageDecoder(
             n_stains, s.patch_px, s.image_width, s.decoder_width, s.decoder_depth, s.decoder_heads, s.mlp_ratio
         )
@@ -88,8 +85,7 @@ class CellLevel(nn.Module):
             assert patches.profile is not None
             image_parts.append(patches.profile.masked_fill(patches.is_missing[:, None], 0).nan_to_num(0.0))
         gene_parts.append(self.genes.sum_up(genes)[genes.place])
-        z = torch.cat([self.image_part(torch.cat(image_parts, 1)), self.gene_part(torch.cat(gene_parts, 1))], dim=1)
-        z = nn.functional.pad(z, (0, self.n_free))
+        z = torch.cat([self.image_half(torch.cat(image_parts, 1)), self.gene_half(torch.cat(gene_parts, 1))], dim=1)
         return CellCodes(z, image, image_runs, gene, gene_runs)
 
     def memory(self, codes: CellCodes) -> tuple[Tensor, Runs]:

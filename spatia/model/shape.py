@@ -35,8 +35,7 @@ class ModelShape:
         Genes of a cell that become tokens: all that are not zero, then at least so many zeros, filled up to a multiple
         of 8 so that cells pack, and at most ``max_gene_tokens`` (A25). An on-panel gene that is no token is a zero.
     embedding
-        Width of every embedding: cell, niche, tissue and fused. A cell's image and its genes have 3/8 each, the rest is
-        room for its surroundings.
+        Width of every embedding: cell, niche, tissue and fused.
     patch_px, tile_patch_px, niche_shrink, tissue_level
         Side of a cell's patch (A32) and of a tile's patch; by how much a niche tile is averaged before, and the
         pyramid level (1 / 2 ** level) at which a tissue window is read.
@@ -59,7 +58,7 @@ class ModelShape:
     gene_heads: int = 4
     max_gene_tokens: int = 128
     zero_gene_tokens: int = 8
-    embedding: int = 256
+    embedding: int = 192
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     patch_px: int = 8
