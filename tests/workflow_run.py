@@ -44,6 +44,10 @@ def make_run(folder: Path, slides: list[str], side_px: int = 512) -> Path:
     model = {"preset": "tiny", "cell_epochs": 2, "tile_epochs": 1, "joint_epochs": 2, "cells_per_batch": 32}
     model |= {"joint_cells_per_batch": 64, "save_every_s": 0.5}
     (folder / "config" / "stages" / "pretrain.yaml").write_text(yaml.safe_dump(model), encoding="utf-8")
+    flow = {"preset": "tiny", "steps": 4, "batch": 8, "save_every_s": 0.2}
+    (folder / "config" / "stages" / "flow.yaml").write_text(yaml.safe_dump(flow), encoding="utf-8")
+    pair = yaml.safe_load((folder / "config" / "stages" / "pair.yaml").read_text()) | {"min_cells": 4}
+    (folder / "config" / "stages" / "pair.yaml").write_text(yaml.safe_dump(pair), encoding="utf-8")
     write_sheet(folder, [{"slide": slide} for slide in slides])
     return folder
 

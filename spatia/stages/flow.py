@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train a generator and write it."""
+    """Train a generator and write it; without any pair, write one that knows no transition, so that a run ends."""
     params = load_params(args.params, FlowParams)
     group = join_group(params.device)
     machine = choose_machine(params.device, params.precision, params.allow_cpu, group.local_rank, args.threads)
@@ -68,8 +68,14 @@ def run(args: argparse.Namespace) -> None:
     data = read_pair_data(train, val, args.transitions, args.signatures, params)
     torch.manual_seed(params.seed)
     model = make_generator(params.shape(), data.scope)
-    if model.conditioning.context is not None:
+    if model.conditioning.context is not None and len(data.train):
         model.conditioning.context.set_scale(data.train.context)
+    if not data.scope.transitions:
+        write_table(args.history, pd.DataFrame(columns=[*HISTORY_COLUMNS, "total"]))
+        write_generator(
+            args.checkpoint, model.state_dict(), params.shape(), data.scope, describe(args, params, data, machine)
+        )
+        return
     model.to(machine.device)
     objective = objective_of(params)
     trainer = GeneratorTrainer(

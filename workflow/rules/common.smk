@@ -204,7 +204,8 @@ def paired_slides():
 def generation_results():
     """Return what a run ends with where cells are generated."""
     files = expand("results/features/{slide}/features", slide=generated_slides())
-    return files + (["results/tables/generation.md"] if scored_slides() else [])
+    table = ["results/tables/generation.md"] if scored_slides() else []
+    return generator_path() + files + table
 
 
 def options_list(option, values):
