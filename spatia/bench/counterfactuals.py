@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ def read_counterfactuals(truth: Path, crops: Crops, stains: Sequence[str], image
     """
     cells = read_table(truth / "counterfactuals.parquet").reset_index(drop=True)
     if cells.empty:
-        raise SpatiaError(f"{truth}: expected counterfactual cells, found none; simulate with n_counterfactuals above 0")
+        raise SpatiaError(
+            f"{truth}: expected counterfactual cells, found none; simulate with n_counterfactuals above 0"
+        )
     arrays = np.load(truth / "counterfactuals.npz")
     raw = arrays["factual"]
     missing = [stain for stain in stains if stain not in crops.scaling.stains]
@@ -104,9 +107,11 @@ def join_generated(truth: Counterfactuals, generated: Generated) -> dict[str, pd
     table = table.dropna()
     if table.empty:
         raise SpatiaError(
-            f"{generated.path}: expected images of cells with counterfactuals, found none; generate with max_cells: null"
+            f"{generated.path}: expected images of cells with counterfactuals, found none; set max_cells: null"
         )
-    return {str(tag): own.drop(columns="transition").astype(int) for tag, own in table.groupby("transition", sort=False)}
+    return {
+        str(tag): own.drop(columns="transition").astype(int) for tag, own in table.groupby("transition", sort=False)
+    }
 
 
 @dataclass(frozen=True)
@@ -145,19 +150,21 @@ def score_trial(
     """
     trial = trial.usable()
     scale = make_scale(trial.controls, trial.targets, most_spreads)
-    true_shift = scale.real(trial.targets) - scale.real(trial.controls)
-    weights = np.concatenate([np.ones((1, len(true_shift))), draw_weights(len(true_shift), n_resamples, generator)])
-    splits = [generator.permutation(len(true_shift)) for _ in range(N_SPLITS)]
-    halves = _over_splits(splits, weights, lambda a, b, u, v: _w1(scale.real(trial.targets), scale.real(trial.targets), a, b, u, v))  # fmt: skip
+    controls, targets = scale.real(trial.controls), scale.real(trial.targets)
+    weights = np.concatenate([np.ones((1, len(targets))), draw_weights(len(targets), n_resamples, generator)])
+    splits = [generator.permutation(len(targets)) for _ in range(N_SPLITS)]
+    halves = _over_splits(splits, weights, partial(_w1, targets, targets))
     found = {}
     for method, cells in {**trial.outputs, CONTROL: trial.controls}.items():
-        output = scale.output(cells)
-        shift = output - scale.real(trial.controls) if method != CONTROL else np.zeros_like(true_shift)
-        scores = _score_shift(shift, true_shift, weights)
-        scores[W1] = _over_splits(splits, weights, lambda a, b, u, v, o=output: _w1(scale.real(trial.targets), o, a, b, u, v))  # type: ignore[misc]  # fmt: skip
-        scores[KID] = _over_splits(splits, weights, lambda a, b, u, v, c=cells: _kid(trial.targets.embedding, c.embedding, a, b, u, v))  # type: ignore[misc]  # fmt: skip
-        found[method] = {**scores, W1_HALVES: halves}
-    found[MEAN_TARGET] = _score_shift(mean_target_shift(trial, scale), true_shift, weights)
+        # the control as output moves nowhere, also where a gap of its own counts as the worst value
+        output = controls if method == CONTROL else scale.output(cells)
+        found[method] = {
+            **_score_shift(output - controls, targets - controls, weights),
+            W1: _over_splits(splits, weights, partial(_w1, targets, output)),
+            W1_HALVES: halves,
+            KID: _over_splits(splits, weights, partial(_kid, trial.targets.embedding, cells.embedding)),
+        }
+    found[MEAN_TARGET] = _score_shift(mean_target_shift(trial, scale), targets - controls, weights)
     return found
 
 

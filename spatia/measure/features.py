@@ -28,7 +28,7 @@ from spatia.measure.feature_columns import (
 )
 from spatia.measure.segment import Mask, Segmentation, segment
 
-Measurement = Callable[[NDArray[np.int32], NDArray[np.float32] | None], dict[str, NDArray[np.float64]]]
+Measurement = Callable[[NDArray[np.int32], NDArray[np.floating] | None], dict[str, NDArray[np.float64]]]
 CHUNK_CELLS = 32  # measured between two signs of life
 
 
@@ -179,7 +179,9 @@ def _measure_module(
     label: NDArray[np.int32], plane: NDArray[np.float32] | None, module: str, names: Sequence[str]
 ) -> NDArray[np.float64]:
     # CellProfiler's pixels are float32, but it sums them in float64: centres of mass need that, texture levels do not
-    pixels = plane.astype(np.float64) if plane is not None and module == "intensity" else plane
+    pixels: NDArray[np.floating] | None = (
+        plane.astype(np.float64) if plane is not None and module == "intensity" else plane
+    )
     found = _measurements()[module](label, pixels)
     values = np.asarray([float(np.asarray(found[name]).ravel()[0]) for name in names])
     # no pair of pixels that are not 0: CellProfiler writes 0, cp-measure NaN
