@@ -83,7 +83,7 @@ UNEQUAL = (
         re.compile(r"RadialDistribution_(FracAtD|MeanFrac|RadialCV)"),
         "for most cells: where several pixels lie deepest in it, CellProfiler takes another one as the centre",
     ),
-    (re.compile(r"Intensity_MADIntensity"), "of CellProfiler 4; version 5 rounds another way, by half a grey step"),
+    (re.compile(r"Intensity_MADIntensity"), "of CellProfiler 4; version 5 differs by up to two grey steps"),
     (re.compile(r"FilledArea|PerimeterCrofton"), "CellProfiler has no such column"),
 )
 
