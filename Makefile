@@ -9,7 +9,7 @@ CORES  ?= 2
 SNAKEMAKE = PATH="$(BIN):$$PATH" snakemake --snakefile workflow/Snakefile --cores $(CORES)
 READY  := $(VENV)/.ready
 
-.PHONY: help env demo real study test lint stress clean
+.PHONY: help env demo real planted study test lint stress clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,10 @@ real: $(READY)  ## real slides: make real DATA=folder that holds the bundles of 
 	@test -n "$(DATA)" || { echo "make real DATA=DIR: DIR is the folder that holds the bundles" >&2; exit 2; }
 	$(SNAKEMAKE) --directory runs/real --configfile config/real/config.yaml --config bundles="$(abspath $(DATA))"
 	@echo "open runs/real/results/report.html"
+
+planted: $(READY)  ## three simulated donors: what embeddings find of what was planted
+	$(SNAKEMAKE) --directory runs/planted --configfile config/planted/config.yaml
+	$(BIN)/python benchmarks/planted_classes.py runs/planted
 
 study: $(READY)  ## a study after make real: make study STUDY=ablation DATA=folder of the bundles
 	@test -n "$(STUDY)" -a -n "$(DATA)" || { echo "make study STUDY=NAME DATA=DIR: a file of config/studies, the bundles" >&2; exit 2; }
