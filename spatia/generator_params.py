@@ -58,13 +58,13 @@ class FlowParams:
     turn_targets: bool = True
     start_noise: float = 0.0
     noise_probability: float = 0.5
-    time_power: float = 1.0
+    time_power: float = 1.5
     confidence_weights: bool = False
     alignment: float = 0.0
-    steps: int = 1000
+    steps: int = 2000
     vae_steps: int = 1000
-    batch: int = 64
-    learning_rate: float = 1e-3
+    batch: int = 32
+    learning_rate: float = 2e-3
     vae_learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01

@@ -48,6 +48,11 @@ def test_before_training_the_velocity_is_what_the_field_itself_says(kind, rest):
     torch.testing.assert_close(velocity[2], field[2] - rest)  # the target has come
 
 
+def test_without_the_linear_guess_the_velocity_is_zero_before_training():
+    model = make(linear_guess=False)
+    assert not model(torch.randn(2, 3, 16, 16), torch.rand(2), conditions()).any()
+
+
 def test_the_linear_share_is_the_regression_of_velocity_on_field():
     generator = torch.Generator().manual_seed(0)
     start, end = torch.randn(2, 200_000, generator=generator)
@@ -171,7 +176,7 @@ def test_presets_are_what_the_paper_and_the_methods_use():
     ("change", "message"),
     [
         ({"image_px": 50}, "image_px should be a multiple of 8"),
-        ({"image_px": 40, "latent": "vae"}, "image_px should be a multiple of 32"),
+        ({"image_px": 40, "latent": "vae"}, "image_px should be a multiple of 16"),
         ({"network": "gan"}, "network should be unet or dit"),
         ({"channels": 30}, "channels should be a multiple of 8"),
     ],

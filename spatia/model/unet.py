@@ -61,8 +61,8 @@ class UNet(nn.Module):
 
     def __init__(self, n_channels: int, shape: VelocityShape) -> None:
         super().__init__()
-        self.stem_px = shape.stem
-        n_stem = n_channels * shape.stem**2
+        self.stem_px = shape.stem_px
+        n_stem = n_channels * shape.stem_px**2
         widths = [shape.channels * multiple for multiple in shape.multipliers]
         self.enter = nn.Conv2d(n_stem, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()

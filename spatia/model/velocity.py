@@ -47,8 +47,10 @@ class Generator(nn.Module):
 
     def forward(self, field: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """Return the velocity (b, c, side, side) of ``field`` at (b,) times in [0, 1]."""
-        share = linear_share(time)[:, None, None, None]
-        return share * (field - self.rest) + self.network(field, self.conditioning(time, conditions))
+        added = self.network(field, self.conditioning(time, conditions))
+        if not self.shape.linear_guess:
+            return added
+        return linear_share(time)[:, None, None, None] * (field - self.rest) + added
 
     def encode(self, canvas: Tensor) -> Tensor:
         """Return the field of a canvas: itself, or its latents."""

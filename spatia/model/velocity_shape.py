@@ -28,12 +28,14 @@ class VelocityShape:
         ``unet`` (ADM style) or ``dit`` (patches, adaLN-zero), A3.
     latent
         ``pixel``, or ``vae``: the flow runs in the latents of a KL-VAE (A2).
+    linear_guess
+        The network adds to what x_t says about the velocity on average, instead of giving all of it.
     channels, multipliers, blocks, attention
         U-Net: width of the first level, width of each level as a multiple of it, residual blocks per level, and
         whether the lowest level has self-attention.
     stem
-        U-Net: side of the squares of pixels that become channels before the first level; 1 = none. A stem of 2
-        costs a quarter.
+        U-Net in pixel space: side of the squares of pixels that become channels before the first level; 1 = none. A
+        stem of 2 costs a quarter.
     patch_px, width, depth
         DiT: side of a patch, width of a token, number of blocks.
     heads
@@ -51,6 +53,7 @@ class VelocityShape:
     image_px: int = 48
     network: Network = "unet"
     latent: Latent = "pixel"
+    linear_guess: bool = True
     channels: int = 32
     multipliers: tuple[int, ...] = (1, 2, 2)
     blocks: int = 1
@@ -79,8 +82,13 @@ class VelocityShape:
     @property
     def smallest_px(self) -> int:
         """Pixels of the image that one position of the lowest level covers, along one side."""
-        below = 2 ** (len(self.multipliers) - 1) * self.stem if self.network == "unet" else self.patch_px
+        below = 2 ** (len(self.multipliers) - 1) * self.stem_px if self.network == "unet" else self.patch_px
         return below * (VAE_SHRINK if self.latent == "vae" else 1)
+
+    @property
+    def stem_px(self) -> int:
+        """Side of the squares that enter as channels; latents are small enough as they are."""
+        return self.stem if self.latent == "pixel" else 1
 
     @property
     def field_px(self) -> int:
