@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)  ## two simulated slides through the whole workflow
-	$(SNAKEMAKE) --directory runs/demo
+	$(SNAKEMAKE) --directory runs/demo --configfile config/demo/config.yaml
 	@echo "open runs/demo/results/report.html"
 
 real: $(READY)  ## real slides: make real DATA=folder that holds the bundles of config/real/slides.tsv

@@ -31,6 +31,7 @@ def copy(finished, tmp_path):
 def test_it_ends_with_report_tables_and_exports(finished):
     results = finished[0] / "results"
     assert (results / "pretrain/history.tsv").exists()
+    assert (results / "flow/checkpoint/generator.json").exists()
     for name in ("report.html", "cohort.tsv", "provenance.json", "export/one/one.h5ad", "export/one/one.zarr"):
         assert (results / name).exists(), name
 
@@ -49,7 +50,7 @@ def test_a_changed_value_reruns_its_stage_and_what_follows(copy):
     path = copy / "config" / "stages" / "crop.yaml"
     path.write_text(path.read_text().replace("scaling: percentile", "scaling: minmax"))
     assert planned_jobs(copy) == {
-        **dict.fromkeys(["crop", "pretrain", "embed", "export"], 1),
+        **dict.fromkeys(["crop", "pretrain", "embed", "export", "flow"], 1),
         "report": 1,
         "provenance": 1,
     }
@@ -60,13 +61,15 @@ def test_one_more_slide_runs_only_that_slide_and_the_cohort(copy):
     before = data_files(copy)
     shutil.copytree(copy / "results" / "simulate" / "one" / "bundle", copy / "bundles" / "new slide's; bundle")
     write_sheet(copy, [{"slide": "one"}, {"slide": "two", "bundle": "bundles/new slide's; bundle", "split": "apply"}])
-    slide_steps = dict.fromkeys(["ingest", "qc", "crop", "tile", "embed", "export"], 1)
+    steps = ["ingest", "qc", "crop", "tile", "embed", "states", "generate", "features", "export"]
+    slide_steps = dict.fromkeys(steps, 1)
     assert planned_jobs(copy) == {**slide_steps, "report": 1, "provenance": 1}
     snakemake(copy)
     after = data_files(copy)
-    old_slide = [name for name in before if "/one/" in name or "/pretrain/" in name]
+    old_slide = [name for name in before if "/one/" in name or "/pretrain/" in name or "/flow/" in name]
     assert {name: after[name] for name in old_slide} == {name: before[name] for name in old_slide}
     assert "results/export/two/two.h5ad" in after
+    assert "results/features/two/features/features.parquet" in after
     assert path.exists()
 
 
@@ -167,7 +170,7 @@ def test_slides_that_need_no_model_train_none(tmp_path):
 def test_the_model_is_trained_anew_when_its_parameters_change_and_not_when_those_of_embed_do(copy):
     path = copy / "config" / "stages" / "embed.yaml"
     path.write_text(path.read_text().replace("min_shared_genes: 0.5", "min_shared_genes: 0.4"))
-    assert planned_jobs(copy) == {"embed": 1, "export": 1, "report": 1, "provenance": 1}
+    assert planned_jobs(copy) == {"embed": 1, "flow": 1, "export": 1, "report": 1, "provenance": 1}
     path = copy / "config" / "stages" / "pretrain.yaml"
     path.write_text(path.read_text() + "seed: 5\n")
     assert planned_jobs(copy)["pretrain"] == 1

@@ -104,8 +104,14 @@ def modelled_slides():
 
 
 def stage_params(stage):
-    """Return the YAML file with the parameters of a stage; a changed value reruns the stage."""
-    return project_file(f"config/stages/{stage}.yaml")
+    """Return the YAML file with the parameters of a stage; a changed value reruns the stage.
+
+    The working directory's comes first, then the one in the folder `stages` of config.yaml, then the shipped one.
+    """
+    local = f"config/stages/{stage}.yaml"
+    own = os.path.join(project_file(config["stages"]), f"{stage}.yaml")
+    is_chosen = config["stages"] and not os.path.exists(local) and os.path.exists(own)
+    return own if is_chosen else project_file(local)
 
 
 def read_params(stage):
@@ -188,8 +194,8 @@ def scored_slides():
 
 
 def trains_generator():
-    """Whether this run trains a generator itself: there is no need to where nothing is generated."""
-    return bool(generated_slides()) and config["generator"] == "train"
+    """Whether this run trains a generator itself; also before a slide is there to generate, which then runs alone."""
+    return bool(slides_of("train")) and config["generator"] == "train"
 
 
 def paired_slides():
