@@ -124,13 +124,7 @@ class PretrainParams:
 
     def shape(self) -> ModelShape:
         """Return the preset with the changes of ``model``."""
-        known = [field.name for field in dataclasses.fields(ModelShape)]
-        unknown = sorted(set(self.model) - set(known))
-        if unknown:
-            raise ValueError(f"model: unknown key {unknown[0]!r}; the known keys are {', '.join(known)}")
-        hints = typing.get_type_hints(ModelShape)
-        for key, value in self.model.items():
-            _check_type("model", key, value, hints[key])
+        check_changes(self.model, ModelShape)
         return shape_of(self.preset, **self.model)
 
 
@@ -168,6 +162,16 @@ class EmbedParams:
                 raise ValueError(f"{name} should lie in 0 to 1, found {getattr(self, name)}")
         if self.cells_per_batch < 1:
             raise ValueError(f"cells_per_batch should be at least 1, found {self.cells_per_batch}")
+
+
+def check_changes(changes: dict[str, Any], kind: type[Any]) -> None:
+    """Raise ValueError, or SpatiaError for a wrong type, if ``changes`` of a preset are no values of ``kind``."""
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(changes) - set(hints))
+    if unknown:
+        raise ValueError(f"model: unknown key {unknown[0]!r}; the known keys are {', '.join(hints)}")
+    for key, value in changes.items():
+        _check_type("model", key, value, hints[key])
 
 
 def load_params(path: Path | str, kind: type[Params]) -> Params:

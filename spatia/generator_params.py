@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from spatia.config import check_changes
 from spatia.model.velocity_shape import VelocityShape, velocity_shape_of
 
 
@@ -98,10 +99,7 @@ class FlowParams:
 
     def shape(self) -> VelocityShape:
         """Return the preset with the changes of ``model``."""
-        known = [field.name for field in dataclasses.fields(VelocityShape)]
-        unknown = sorted(set(self.model) - set(known))
-        if unknown:
-            raise ValueError(f"model: unknown key {unknown[0]!r}; the known keys are {', '.join(known)}")
+        check_changes(self.model, VelocityShape)
         return velocity_shape_of(self.preset, **self.model)
 
 

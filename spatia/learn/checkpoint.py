@@ -89,6 +89,25 @@ def write_checkpoint(folder: Path, model: Spatia, vocabulary: Vocabulary, about:
         write_json(partial / HEADER, record)
 
 
+def read_record(folder: Path, header: str, tensors: str, format_number: int) -> dict[str, Any]:
+    """Return the header of a folder of tensors, after a look whether the tensors are there.
+
+    Raises
+    ------
+    SpatiaError
+        If a file is missing, or of another format.
+    """
+    record = read_json(folder / header)
+    if record.get("format") != format_number:
+        raise SpatiaError(
+            f"{folder / header}: expected format {format_number}, found {record.get('format')}; train again, or use "
+            f"the spatia version that wrote it ({record.get('spatia_version', 'unknown')})"
+        )
+    if not (folder / tensors).is_file():
+        raise SpatiaError(f"{folder / tensors}: expected the tensors, found no file; copy the whole folder")
+    return record
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Return the model of a checkpoint folder, ready to be applied.
 
@@ -98,14 +117,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         If a file is missing, of another format, or does not fit the other.
     """
     folder = Path(folder)
-    record = read_json(folder / HEADER)
-    if record.get("format") != FORMAT:
-        raise SpatiaError(
-            f"{folder / HEADER}: expected format {FORMAT}, found {record.get('format')}; train again, or use the "
-            f"spatia version that wrote it ({record.get('spatia_version', 'unknown')})"
-        )
-    if not (folder / TENSORS).is_file():
-        raise SpatiaError(f"{folder / TENSORS}: expected the model's tensors, found no file; copy the whole folder")
+    record = read_record(folder, HEADER, TENSORS, FORMAT)
     try:
         shape = ModelShape(**record["shape"])
         known: dict[str, Any] = {field.name: record[field.name] for field in dataclasses.fields(Vocabulary)}

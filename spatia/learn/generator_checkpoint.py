@@ -16,7 +16,8 @@ from torch import Tensor
 
 import spatia
 from spatia.errors import SpatiaError
-from spatia.io import read_json, whole_dir, write_json
+from spatia.io import whole_dir, write_json
+from spatia.learn.checkpoint import read_record
 from spatia.learn.generator_readers import Target
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import VelocityShape
@@ -113,14 +114,7 @@ def read_generator(folder: Path) -> GeneratorCheckpoint:
         If a file is missing, of another format, or does not fit the other.
     """
     folder = Path(folder)
-    record = read_json(folder / HEADER)
-    if record.get("format") != FORMAT:
-        raise SpatiaError(
-            f"{folder / HEADER}: expected format {FORMAT}, found {record.get('format')}; train again, or use the "
-            f"spatia version that wrote it ({record.get('spatia_version', 'unknown')})"
-        )
-    if not (folder / TENSORS).is_file():
-        raise SpatiaError(f"{folder / TENSORS}: expected the generator's tensors, found no file; copy the whole folder")
+    record = read_record(folder, HEADER, TENSORS, FORMAT)
     try:
         shape, scope = VelocityShape(**record["shape"]), _scope(record)
         model = make_generator(shape, scope)

@@ -107,7 +107,15 @@ def measure_stain(mask: Mask, plane: NDArray[np.float32], modules: Sequence[str]
 
 
 def measure_images(images: NDArray[np.uint8], recipe: Recipe) -> Measured:
-    """Segment and measure images (n, c, y, x), one after the other."""
+    """Segment and measure images (n, c, y, x), one after the other.
+
+    On one thread: over several, sums come in another order, and other last digits; and processes are as many as CPUs.
+    """
+    with threadpool_limits(1):
+        return _measure_images(images, recipe)
+
+
+def _measure_images(images: NDArray[np.uint8], recipe: Recipe) -> Measured:
     n_columns = len(feature_columns(recipe.stains))
     values = np.full((len(images), n_columns), np.nan)
     reasons = []
@@ -124,12 +132,11 @@ def measure_images(images: NDArray[np.uint8], recipe: Recipe) -> Measured:
 def measure_chunks(chunks: Sequence[NDArray[np.uint8]], recipe: Recipe, n_processes: int) -> Iterator[Measured]:
     """Measure chunks of images on several processes; results come in the order of the chunks."""
     if n_processes <= 1 or len(chunks) <= 1:
-        with threadpool_limits(1):
-            yield from (measure_images(chunk, recipe) for chunk in chunks)
+        yield from (measure_images(chunk, recipe) for chunk in chunks)
         return
     # spawned, not forked: a fork would inherit the locks of threads that it does not have
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(n_processes, len(chunks)), context, initializer=_be_single) as pool:
+    with ProcessPoolExecutor(min(n_processes, len(chunks)), context) as pool:
         yield from pool.map(functools.partial(measure_images, recipe=recipe), chunks)
 
 
@@ -141,10 +148,6 @@ def split_chunks(images: NDArray[np.uint8], n_cells: int = CHUNK_CELLS) -> list[
 def join_measured(parts: Sequence[Measured]) -> Measured:
     """Return the features of all parts, in their order."""
     return Measured(np.concatenate([part.features for part in parts]), np.concatenate([part.reason for part in parts]))
-
-
-def _be_single() -> None:
-    threadpool_limits(1)  # as many processes as CPUs; threads of libraries would only get in each other's way
 
 
 @functools.cache
