@@ -321,7 +321,11 @@ def state_options(wildcards, input):
     """Return the options of `spatia states` that depend on the slide."""
     row = SLIDES[wildcards.slide]
     labels = [
-        os.path.join(path, "cells.parquet") if path.endswith("/truth") else path
+        (
+            os.path.join(path, "cells.parquet")
+            if os.path.basename(path) == "truth"
+            else path
+        )
         for path in input.labels
     ]
     given = {
