@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spatia.learn.dataset import CellDataset
-from spatia.learn.view import batch_profiles
+from spatia.learn.targets import batch_profiles
 from spatia.model.hierarchy import Spatia
 
 N_CELLS = 20_000  # enough for means

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spatia.cells.profiles import STAIN_NAMES, cell_profiles
 from spatia.learn.batches import CellBatch, SparseCounts
 from spatia.learn.masking import choose_dropped, choose_tokens, round_down, thin_counts
 from spatia.learn.settings import MaskParams
+from spatia.learn.targets import batch_profiles, sum_around
 from spatia.model.genes import GeneTokens
 from spatia.model.image import Normaliser, Patches, tile_patches
 from spatia.model.packed import Runs, tokens_of
 from spatia.model.shape import ModelShape
 
 GENES_PACK = 8
-AROUND_UM = 40.0  # about the area of a niche and a half: its own grid cuts through neighbourhoods, this does not
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,6 @@ def view_batch(
     )
 
 
-def sum_around(batch: CellBatch) -> Tensor:
-    """Return (b, g) summed counts of the other cells of the batch within ``AROUND_UM`` of each cell."""
-    is_near = torch.cdist(batch.position_um, batch.position_um) <= AROUND_UM
-    is_near &= batch.slide[:, None] == batch.slide[None, :]
-    return is_near.fill_diagonal_(False).float() @ batch.counts.dense()
-
-
 @dataclass(frozen=True)
 class _TileSeer:
     normalise: Normaliser
@@ -183,24 +175,6 @@ def view_cells(
         on_panel=on_panel,
         profile=batch_profiles(batch)[order] if with_targets else None,
     )
-
-
-def batch_profiles(batch: CellBatch, is_seen: Tensor | None = None) -> Tensor:
-    """Return the (b, p) morphology profiles of a batch's cells, NaN for stains that their slide lacks.
-
-    Parameters
-    ----------
-    is_seen
-        (t,) bool, tokens that count; default all.
-    """
-    if is_seen is not None:
-        batch = dataclasses.replace(batch, token_inside=batch.token_inside & is_seen[:, None, None])
-    frames, masks = batch.frames()
-    profile = torch.from_numpy(cell_profiles(frames.numpy(), masks.numpy()))
-    n_shape = profile.shape[1] - len(STAIN_NAMES) * frames.shape[1]
-    measured = batch.has_stain[batch.slide].repeat_interleave(len(STAIN_NAMES), dim=1)
-    profile[:, n_shape:].masked_fill_(~measured, float("nan"))
-    return profile
 
 
 def view_genes(

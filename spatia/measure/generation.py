@@ -23,6 +23,8 @@ REAL_HALVES, CONTROL, MEAN_TARGET = "real_halves", "control_as_output", "mean_ta
 CONTROL_ROWS = (REAL_HALVES, CONTROL, MEAN_TARGET)
 FEATURE_METRICS = ("ks_complement", "ks_d", "w1_target", "wass_corr", "shift_pearson", "shift_slope", "failed_share")
 BOUNDED = {
+    "fid_random_encoder": (0, np.inf),
+    "fid_inception": (0, np.inf),
     "ks_complement": (0, 1),
     "ks_d": (0, 1),
     "failed_share": (0, 1),

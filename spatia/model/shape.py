@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
+Shape = TypeVar("Shape")
 Preset = Literal["tiny", "small", "base"]
 Levels = Literal["cell", "niche", "tissue"]
 
@@ -103,6 +105,17 @@ def shape_of(preset: str, **changes: object) -> ModelShape:
     ValueError
         If there is no such preset.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset should be one of {', '.join(PRESETS)}, found {preset!r}")
-    return dataclasses.replace(PRESETS[preset], **changes)  # type: ignore[arg-type]
+    return change_preset(PRESETS, preset, **changes)
+
+
+def change_preset(presets: Mapping[str, Shape], preset: str, **changes: object) -> Shape:
+    """Return one of the presets with some values changed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset.
+    """
+    if preset not in presets:
+        raise ValueError(f"preset should be one of {', '.join(presets)}, found {preset!r}")
+    return dataclasses.replace(presets[preset], **changes)  # type: ignore[type-var]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
+
+from spatia.model.shape import change_preset
 
 GeneratorPreset = Literal["tiny", "cpu", "small", "base"]
 Network = Literal["unet", "dit"]
@@ -118,6 +119,4 @@ def velocity_shape_of(preset: str, **changes: object) -> VelocityShape:
     ValueError
         If there is no such preset.
     """
-    if preset not in GENERATOR_PRESETS:
-        raise ValueError(f"preset should be one of {', '.join(GENERATOR_PRESETS)}, found {preset!r}")
-    return dataclasses.replace(GENERATOR_PRESETS[preset], **changes)  # type: ignore[arg-type]
+    return change_preset(GENERATOR_PRESETS, preset, **changes)

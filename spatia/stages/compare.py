@@ -12,7 +12,7 @@ import spatia
 from spatia.errors import SpatiaError
 from spatia.io import whole_file, write_table
 from spatia.learn.generating import SPATIA
-from spatia.stages.generation import explain, read_scores
+from spatia.stages.generation import each_transition, explain, read_generation_scores
 from spatia.stages.score import MACRO
 from spatia.stages.table import show_spread
 
@@ -51,7 +51,7 @@ def join_scores(paths: list[Path], models: list[str], seeds: list[int]) -> pd.Da
             f"{len(seeds)} seeds"
         )
     parts = [
-        read_scores(path).assign(model=model, seed=seed, version=spatia.__version__)
+        read_generation_scores(path).assign(model=model, seed=seed, version=spatia.__version__)
         for path, model, seed in zip(paths, models, seeds, strict=True)
     ]
     return pd.concat(parts, ignore_index=True)
@@ -64,10 +64,7 @@ def render(scores: pd.DataFrame) -> str:
     are averaged over all of them.
     """
     parts = ["# Generators", explain(scores)]
-    for dataset, own in scores.groupby("dataset", sort=False):
-        is_macro = own["transition"] == MACRO
-        for transition, rows in pd.concat([own[is_macro], own[~is_macro]]).groupby("transition", sort=False):
-            parts.append(render_transition(str(dataset), str(transition), rows))
+    parts += [render_transition(*part) for part in each_transition(scores)]
     return "\n\n".join(parts) + f"\n\nspatia {spatia.__version__}\n"
 
 

@@ -15,7 +15,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from spatia.config import load_params
@@ -23,7 +22,7 @@ from spatia.errors import SpatiaError
 from spatia.generator_params import FlowParams
 from spatia.io import write_table
 from spatia.learn.devices import Machine, choose_machine
-from spatia.learn.events import tensorboard_writer
+from spatia.learn.events import history_table, tensorboard_writer
 from spatia.learn.generator_checkpoint import Scope, make_generator, write_generator
 from spatia.learn.generator_objective import Objective
 from spatia.learn.generator_parts import make_parts, reconstruction_distance
@@ -31,7 +30,6 @@ from spatia.learn.generator_source import FlowSlide, PairData, read_pair_data
 from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer
 from spatia.learn.parallel import Group, join_group, leave_group
 
-HISTORY_COLUMNS = ("phase", "step", "learning_rate", "split")
 NOT_IN_FINGERPRINT = ("save_every_s", "device", "allow_cpu")
 
 log = logging.getLogger("spatia.flow")
@@ -71,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if model.conditioning.context is not None and len(data.train):
         model.conditioning.context.set_scale(data.train.context)
     if not data.scope.transitions:
-        write_table(args.history, pd.DataFrame(columns=[*HISTORY_COLUMNS, "total"]))
+        write_table(args.history, history_table([]))
         write_generator(
             args.checkpoint, model.state_dict(), params.shape(), data.scope, describe(args, params, data, machine)
         )
@@ -159,10 +157,3 @@ def describe(args: argparse.Namespace, params: FlowParams, data: PairData, machi
         "seed": params.seed,
         "params": dataclasses.asdict(params),
     }
-
-
-def history_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the history with its fixed columns first and the total last."""
-    table = pd.DataFrame(rows)
-    losses = [name for name in table.columns if name not in (*HISTORY_COLUMNS, "total")]
-    return table[[*HISTORY_COLUMNS, *losses, "total"]]

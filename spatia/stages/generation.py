@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 import spatia
-from spatia.errors import SpatiaError
-from spatia.io import read_table, whole_file
+from spatia.io import whole_file
 from spatia.stages.score import COLUMNS, MACRO
+from spatia.stages.table import read_scores
 
 MISSING = "—"
 EXPLAINED = {
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Join, summarise, write."""
-    scores = pd.concat([read_scores(path) for path in args.scores], ignore_index=True)
+    scores = pd.concat([read_generation_scores(path) for path in args.scores], ignore_index=True)
     with whole_file(args.rows) as partial:
         scores.assign(version=spatia.__version__).to_csv(partial, index=False)
     with whole_file(args.table) as partial:
@@ -48,28 +49,23 @@ def run(args: argparse.Namespace) -> None:
     log.info("%s: %d rows of %d slides", args.rows, len(scores), scores["dataset"].nunique())
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """Return the scores of one slide.
+def read_generation_scores(path: Path) -> pd.DataFrame:
+    """Return the scores of one slide, as :func:`spatia.stages.table.read_scores`."""
+    return read_scores(path, COLUMNS, "score")
 
-    Raises
-    ------
-    SpatiaError
-        If a column is missing.
-    """
-    table = read_table(path)
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
-        raise SpatiaError(f"{path}: expected the columns {', '.join(COLUMNS)}, {missing[0]} is missing; score again")
-    return table[list(COLUMNS)].astype({"note": str})
+
+def each_transition(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield slide, transition and their rows, slide by slide, the mean over transitions first."""
+    for dataset, own in scores.groupby("dataset", sort=False):
+        is_macro = own["transition"] == MACRO
+        for transition, rows in pd.concat([own[is_macro], own[~is_macro]]).groupby("transition", sort=False):
+            yield str(dataset), str(transition), rows
 
 
 def render(scores: pd.DataFrame) -> str:
     """Return a markdown table per slide and transition: a row per method, a column per metric."""
     parts = ["# Generation", explain(scores)]
-    for dataset, own in scores.groupby("dataset", sort=False):
-        is_macro = own["transition"] == MACRO
-        for transition, rows in pd.concat([own[is_macro], own[~is_macro]]).groupby("transition", sort=False):
-            parts.append(render_transition(str(dataset), str(transition), rows))
+    parts += [render_transition(*part) for part in each_transition(scores)]
     return "\n\n".join(parts) + f"\n\nspatia {spatia.__version__}\n"
 
 

@@ -14,9 +14,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
 from spatia.config import PretrainParams, load_params
@@ -24,7 +22,7 @@ from spatia.io import read_table, write_table
 from spatia.learn.checkpoint import Vocabulary, write_checkpoint
 from spatia.learn.dataset import CellDataset, LoadParams
 from spatia.learn.devices import choose_machine
-from spatia.learn.events import tensorboard_writer
+from spatia.learn.events import history_table, tensorboard_writer
 from spatia.learn.objective import Objective, cell_losses, joint_losses, tile_losses
 from spatia.learn.parallel import Group, join_group, leave_group
 from spatia.learn.settings import MaskParams
@@ -35,8 +33,6 @@ from spatia.learn.statistics import fit_statistics
 from spatia.learn.training import Phase, Recipe, Trainer
 from spatia.learn.views import ViewDataset
 from spatia.model.hierarchy import Spatia
-
-HISTORY_COLUMNS = ("phase", "epoch", "step", "learning_rate", "split")
 
 log = logging.getLogger("spatia.pretrain")
 
@@ -215,10 +211,3 @@ def fingerprint(params: PretrainParams, data: TrainingData, group: Group) -> str
         del settings[name]
     text = json.dumps([settings, data.cells.fingerprint(), [files.name for files in data.val], group.size])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def history_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the history with its fixed columns first."""
-    table = pd.DataFrame(rows)
-    losses = [name for name in table.columns if name not in (*HISTORY_COLUMNS, "total")]
-    return table[[*HISTORY_COLUMNS, *losses, "total"]]

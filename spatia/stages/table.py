@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,8 +35,8 @@ def run(args: argparse.Namespace) -> None:
     log.info("%s: %d rows of %d models", args.table, len(scores), scores["model"].nunique())
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """Return one file of scores.
+def read_scores(path: Path, columns: Sequence[str] = COLUMNS, made_by: str = "probe") -> pd.DataFrame:
+    """Return one file of scores, written by the stage ``made_by``.
 
     Raises
     ------
@@ -43,10 +44,12 @@ def read_scores(path: Path) -> pd.DataFrame:
         If a column is missing.
     """
     table = read_table(path)
-    missing = [name for name in COLUMNS if name not in table]
+    missing = [name for name in columns if name not in table]
     if missing:
-        raise SpatiaError(f"{path}: expected the columns {', '.join(COLUMNS)}, {missing[0]} is missing; probe again")
-    return table[list(COLUMNS)]
+        raise SpatiaError(
+            f"{path}: expected the columns {', '.join(columns)}, {missing[0]} is missing; {made_by} again"
+        )
+    return table[list(columns)].astype({"note": str})
 
 
 def render(scores: pd.DataFrame) -> str:
