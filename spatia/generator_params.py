@@ -30,6 +30,9 @@ class FlowParams:
         Share of rows without perturbation, and without context; half of those lack both.
     turn_targets
         Put each target into that of its eight positions (turns, mirror images) which is nearest to its control.
+    rematch
+        Hand the targets of a transition out anew, so that control and target differ least in image; which cells are
+        paired up with which transition stays as it is (:mod:`spatia.learn.generator_matching`).
     start_noise, noise_probability
         Sd of the noise on the control, and the share of rows that have it (A6; CellFlux: 1 and 0.5).
     time_power
@@ -57,6 +60,7 @@ class FlowParams:
     margin: float = 0.1
     drop: float = 0.2
     turn_targets: bool = True
+    rematch: bool = True
     start_noise: float = 0.0
     noise_probability: float = 0.5
     time_power: float = 1.5

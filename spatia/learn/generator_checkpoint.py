@@ -23,7 +23,7 @@ from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import VelocityShape
 from spatia.transition_plan import Transition, transition_from_dict, transition_to_dict
 
-FORMAT = 1
+FORMAT = 2
 TENSORS = "generator.safetensors"
 HEADER = "generator.json"
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spatia.learn.generator_cells import Reader
+from spatia.learn.generator_matching import rematch
 from spatia.transitions.canvas import nearest_turn, turn_each
 
 AT_A_TIME = 256  # pairs
@@ -87,15 +88,18 @@ class PairSet:
 
 def read_pairs(
     reader: Reader, start: Sequence[str], end: Sequence[str], transition: NDArray[np.int64],
-    weight: NDArray[np.float32], is_turned: bool,
+    weight: NDArray[np.float32], is_turned: bool, is_rematched: bool = False,
 ) -> PairSet:  # fmt: skip
     """Return the pairs of one slide; every cell is read once, however many pairs it is in.
 
-    With ``is_turned``, each target is put into that of its eight positions which is nearest to its control.
+    With ``is_turned``, each target is put into that of its eight positions which is nearest to its control; with
+    ``is_rematched``, targets of a transition are handed out anew before (:mod:`spatia.learn.generator_matching`).
     """
     cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
     block = reader.read(cells.tolist())
     first, last = place[: len(start)], place[len(start) :]
+    if is_rematched and len(first):
+        last = rematch(block.canvas, first, last, transition, seed=0)
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
         turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from spatia.model.conditions import Conditioning, Conditions
@@ -9,8 +10,40 @@ from spatia.model.dit import DiT
 from spatia.model.unet import UNet
 from spatia.model.vae import Vae
 from spatia.model.velocity_shape import VAE_CHANNELS, VelocityShape
+from spatia.transitions.canvas import turn
 
-BLACK = -1.0  # of a canvas
+
+class Pixels(nn.Module):
+    """The space of the canvases themselves, each channel at mean 0 and sd 1 over the training cells.
+
+    Parameters
+    ----------
+    n_channels, side_px
+        Of a canvas.
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, n_channels: int, side_px: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_channels, side_px, side_px))
+        self.register_buffer("sd", torch.ones(n_channels, 1, 1))
+
+    def set_scale(self, canvas: Tensor) -> None:
+        """Take the mean image, turned and mirrored in all ways, and the sd of each channel around it."""
+        mean = canvas.mean(0)
+        mean = torch.stack([turn(mean, number % 4, number >= 4) for number in range(8)]).mean(0)
+        self.mean.copy_(mean)
+        self.sd.copy_((canvas - mean).square().mean((0, 2, 3)).sqrt().clamp(min=1e-3)[:, None, None])
+
+    def encode(self, canvas: Tensor) -> Tensor:
+        """Return the standardised canvas."""
+        return (canvas - self.mean) / self.sd
+
+    def decode(self, field: Tensor) -> Tensor:
+        """Return the canvas of a standardised one."""
+        return field * self.sd + self.mean
 
 
 def linear_share(time: Tensor) -> Tensor:
@@ -39,9 +72,9 @@ class Generator(nn.Module):
     def __init__(self, shape: VelocityShape, n_channels: int, n_transitions: int, n_genes: int, n_context: int) -> None:
         super().__init__()
         self.shape = shape
-        self.vae = Vae(n_channels, shape) if shape.latent == "vae" else None
-        n_field = n_channels if self.vae is None else VAE_CHANNELS
-        self.rest = BLACK if self.vae is None else 0.0  # value that does not move: background, or the mean latent
+        is_latent = shape.latent == "vae"
+        self.space: Vae | Pixels = Vae(n_channels, shape) if is_latent else Pixels(n_channels, shape.image_px)
+        n_field = VAE_CHANNELS if is_latent else n_channels
         self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context)
         self.network: nn.Module = UNet(n_field, shape) if shape.network == "unet" else DiT(n_field, shape)
 
@@ -50,12 +83,17 @@ class Generator(nn.Module):
         added = self.network(field, self.conditioning(time, conditions))
         if not self.shape.linear_guess:
             return added
-        return linear_share(time)[:, None, None, None] * (field - self.rest) + added
+        return linear_share(time)[:, None, None, None] * field + added
+
+    @property
+    def vae(self) -> Vae | None:
+        """The VAE, where the flow runs in latents."""
+        return self.space if isinstance(self.space, Vae) else None
 
     def encode(self, canvas: Tensor) -> Tensor:
-        """Return the field of a canvas: itself, or its latents."""
-        return canvas if self.vae is None else self.vae.encode(canvas)
+        """Return the field of a canvas: its standardised pixels, or its latents."""
+        return self.space.encode(canvas)
 
     def decode(self, field: Tensor) -> Tensor:
         """Return the canvas of a field."""
-        return field if self.vae is None else self.vae.decode(field)
+        return self.space.decode(field)

@@ -29,6 +29,7 @@ from spatia.learn.generator_parts import make_parts, reconstruction_distance
 from spatia.learn.generator_source import FlowSlide, PairData, read_pair_data
 from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer
 from spatia.learn.parallel import Group, join_group, leave_group
+from spatia.model.velocity import Generator, Pixels
 
 NOT_IN_FINGERPRINT = ("save_every_s", "device", "allow_cpu")
 
@@ -66,8 +67,8 @@ def run(args: argparse.Namespace) -> None:
     data = read_pair_data(train, val, args.transitions, args.signatures, params)
     torch.manual_seed(params.seed)
     model = make_generator(params.shape(), data.scope)
-    if model.conditioning.context is not None and len(data.train):
-        model.conditioning.context.set_scale(data.train.context)
+    if len(data.train):
+        fit_scales(model, data)
     if not data.scope.transitions:
         write_table(args.history, history_table([]))
         write_generator(
@@ -95,6 +96,14 @@ def run(args: argparse.Namespace) -> None:
         shutil.rmtree(args.work, ignore_errors=True)
         log.info("%s: %d pairs, %d steps", args.checkpoint, len(data.train), trainer.progress.total_steps)
     leave_group(group)
+
+
+def fit_scales(model: Generator, data: PairData) -> None:
+    """Bring contexts and canvases of the training cells to mean 0 and sd 1."""
+    if model.conditioning.context is not None:
+        model.conditioning.context.set_scale(data.train.context)
+    if isinstance(model.space, Pixels):
+        model.space.set_scale(data.train.canvas)
 
 
 def with_pairs(slides: list[FlowSlide], folders: list[Path]) -> list[FlowSlide]:

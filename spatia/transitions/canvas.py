@@ -1,7 +1,9 @@
-"""Cell images as the generator sees them: stains and the cell's outline, all in [-1, 1].
+"""Cell images as the generator sees them: stains without an edge, and the cell's outline as signed distances.
 
-The outline is a channel of its own, so that a cell's shape is moved and generated explicitly instead of being guessed
-from what is dark; when a canvas becomes an image again, the outline says what is background, and is dropped.
+Pixels outside a cell are 0 in crops, so half of a picture is its shape, and the mean of two cells has two edges. A
+canvas keeps the two apart: the stains go on beyond the outline, and the outline is the distance to it, negative outside,
+so that halfway between two cells lies a cell of a middle shape. When a canvas becomes an image again, the outline says
+what is background, and is dropped.
 """
 
 from __future__ import annotations
@@ -9,28 +11,67 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 OUTSIDE = 0.1  # coverage below which a pixel is background; half would make every cell half a pixel thinner all around
+REACH = 6  # distances count up to the image's side / REACH; beyond, they tell no more about a shape
+FADE = 5  # stains become the cell's mean outside, by a factor e with every reach / FADE
 
 
 def to_canvas(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> Tensor:
     """Return canvases (n, c + 1, y, x) of images (n, c, y, x) and their outlines (n, y, x).
 
     Stains enter as square roots: most of a cell is dim, and camera noise is about equal everywhere on that scale.
-    ``coverage`` is how much of each pixel the cell covers, 0 to 255.
+    ``coverage`` is how much of each pixel the cell covers, 0 to 255. Outside, stains have the value of the nearest
+    pixel of the cell and fade to the cell's mean.
     """
-    stains = 2 * torch.from_numpy(frames).float().div(255).sqrt() - 1
-    outline = 2 * torch.from_numpy(coverage).float().div(255) - 1
-    return torch.cat([stains, outline[:, None]], dim=1)
+    n, c, height, width = frames.shape
+    canvas = np.empty((n, c + 1, height, width), np.float32)
+    reach_px = reach_of(height)
+    for place, (frame, cover) in enumerate(zip(frames, coverage, strict=True)):
+        share = cover.astype(np.float32) / 255
+        distance, nearest = signed_distance(share)
+        canvas[place, -1] = np.clip(distance / reach_px, -1, 1)
+        values = np.minimum(frame / np.maximum(share, 1 / 255), 255)  # what a whole pixel of the cell would have
+        is_own = share >= OUTSIDE
+        root = np.sqrt(values / 255)
+        mean = (root * share).sum((1, 2)) / max(float(share.sum()), 1 / 255)
+        fade = np.exp(np.minimum(distance, 0) * (FADE / reach_px))
+        beyond = mean[:, None, None] + (root[:, *nearest] - mean[:, None, None]) * fade
+        canvas[place, :-1] = 2 * np.where(is_own, root, beyond) - 1
+    return torch.from_numpy(canvas)
 
 
 def from_canvas(canvas: Tensor) -> NDArray[np.uint8]:
     """Return images (n, c, y, x) of canvases: back to 8 bit, 0 outside the outline."""
     canvas = canvas.detach().float().cpu()
-    stains, outline = canvas[:, :-1], (canvas[:, -1:] + 1) / 2
-    values = ((stains.clamp(-1, 1) + 1) / 2).square() * 255
-    return torch.where(outline >= OUTSIDE, (values + 0.5).floor(), 0).to(torch.uint8).numpy()
+    share = (canvas[:, -1:] * reach_of(canvas.shape[-2]) + 0.5).clamp(0, 1)
+    values = ((canvas[:, :-1].clamp(-1, 1) + 1) / 2).square() * share * 255
+    return torch.where(share >= OUTSIDE, (values + 0.5).floor(), 0).to(torch.uint8).numpy()
+
+
+def reach_of(side_px: int) -> float:
+    """Return up to which distance from the outline, in pixels, a canvas tells distances."""
+    return side_px / REACH
+
+
+def signed_distance(share: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[NDArray[np.intp], ...]]:
+    """Return distances to the outline in pixels, negative outside, and for every pixel the nearest one of the cell.
+
+    ``share`` (y, x) is how much of each pixel the cell covers; where it is neither 0 nor 1 the outline crosses the
+    pixel, and the distance is ``share`` - 0.5, from which ``share`` comes back exactly.
+    """
+    own = tuple(np.indices(share.shape))
+    if not share.any():
+        return np.full(share.shape, -np.inf, np.float32), own
+    is_inside = share >= min(0.5, float(share.max()))
+    if is_inside.all():
+        return np.where(share == 1, np.inf, share - 0.5).astype(np.float32), own
+    inner = distance_transform_edt(is_inside)
+    outer, nearest = distance_transform_edt(~is_inside, return_indices=True)
+    distance = np.where(share == 0, np.minimum(0.5 - outer, -0.5), share - 0.5)
+    return np.where(share == 1, np.maximum(inner - 0.5, 0.5), distance).astype(np.float32), tuple(nearest)
 
 
 def turn(canvas: Tensor, quarter_turns: int, is_mirrored: bool) -> Tensor:
