@@ -162,9 +162,45 @@ def test_a_canvas_becomes_the_image_that_it_was():
 
 
 def test_what_lies_outside_the_outline_is_black():
-    frames = np.full((1, 2, 1, 3), 100, np.uint8)
-    coverage = np.array([[[0, int(255 * OUTSIDE) - 1, int(255 * OUTSIDE) + 2]]], np.uint8)
-    assert from_canvas(to_canvas(frames, coverage))[0, :, 0].tolist() == [[0, 0, 100], [0, 0, 100]]
+    coverage = np.zeros((1, 12, 12), np.uint8)
+    coverage[0, :, 6:] = 255
+    coverage[0, :, 5] = int(255 * OUTSIDE) + 2
+    coverage[0, :, 4] = int(255 * OUTSIDE) - 1
+    frames = np.minimum(coverage, 100)[:, None].repeat(2, axis=1)
+    wanted = np.where(coverage[:, None] >= 255 * OUTSIDE, frames, 0)
+    assert np.array_equal(from_canvas(to_canvas(frames, coverage)), wanted)
+
+
+def a_disc(radius: float, grey: int, side: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.indices((side, side)) - (side - 1) / 2
+    share = np.clip(radius - np.hypot(y, x) + 0.5, 0, 1)
+    return np.round(grey * share).astype(np.uint8)[None, None], np.round(255 * share).astype(np.uint8)[None]
+
+
+def test_halfway_between_two_cells_is_one_cell_of_middle_size_without_inner_edge():
+    small, large = to_canvas(*a_disc(7, 80)), to_canvas(*a_disc(11, 80))
+    between = from_canvas((small + large) / 2)[0, 0]
+    wanted = a_disc(9, 80)[0][0, 0]
+    assert abs(int((between > 0).sum()) - int((wanted > 0).sum())) <= 0.03 * (wanted > 0).sum()
+    inside = a_disc(8, 255)[1][0] == 255
+    assert int(np.ptp(between[inside])) <= 3
+
+
+def test_stains_go_on_beyond_the_outline_and_end_in_the_mean_of_the_cell():
+    frames, coverage = a_disc(8, 100)
+    frames[0, 0, :, 24:] //= 2
+    canvas = to_canvas(frames, coverage)[0, 0].numpy()
+    corner, right, left = canvas[0, 0], canvas[24, 24 + 9], canvas[24, 23 - 9]
+    value = lambda root: ((root + 1) / 2) ** 2 * 255  # noqa: E731
+    assert value(left) > value(corner) > value(right) > 40
+    assert value(corner) == pytest.approx(np.square(np.sqrt([100, 50]).mean()), rel=0.05)
+
+
+def test_a_picture_without_any_cell_stays_black():
+    nothing = np.zeros((1, 2, 12, 12), np.uint8)
+    canvas = to_canvas(nothing, nothing[:, 0])
+    assert bool(canvas.isfinite().all())
+    assert not from_canvas(canvas).any()
 
 
 def test_values_beyond_the_scale_are_clipped():

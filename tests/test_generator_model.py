@@ -8,8 +8,9 @@ import torch
 from spatia.model.conditions import Conditions, time_features, unconditional
 from spatia.model.unet import FilmBlock
 from spatia.model.vae import Vae, vae_losses
-from spatia.model.velocity import Generator, linear_share
+from spatia.model.velocity import Generator, Pixels, linear_share
 from spatia.model.velocity_shape import GENERATOR_PRESETS, VelocityShape, velocity_shape_of
+from spatia.transitions.canvas import turn
 
 SIZES = {"unet": {"network": "unet"}, "dit": {"network": "dit"}, "vae": {"latent": "vae"}}
 
@@ -38,14 +39,25 @@ def conditions(transition=(0, 0), context=None, no_perturbation=False, no_contex
     )
 
 
-@pytest.mark.parametrize(("kind", "rest"), [("unet", -1.0), ("dit", -1.0), ("vae", 0.0)])
-def test_before_training_the_velocity_is_what_the_field_itself_says(kind, rest):
+def test_pixels_are_standardised_whichever_way_a_cell_lies_and_come_back():
+    canvas = torch.rand(40, 2, 8, 8) * torch.tensor([1.0, 3.0])[:, None, None]
+    pixels = Pixels(2, 8)
+    pixels.set_scale(canvas)
+    field = pixels.encode(canvas)
+    assert field.std((0, 2, 3)).tolist() == pytest.approx([1, 1], abs=0.05)
+    for number in range(8):
+        torch.testing.assert_close(turn(pixels.mean, number % 4, number >= 4), pixels.mean)
+    torch.testing.assert_close(pixels.decode(field), canvas)
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit", "vae"])
+def test_before_training_the_velocity_is_what_the_field_itself_says(kind):
     model = make(kind)
     field = model.encode(torch.randn(3, 3, 16, 16))
     velocity = model(field, torch.tensor([0.0, 0.5, 1.0]), conditions((0, 0, 0)))
-    torch.testing.assert_close(velocity[0], -(field[0] - rest))  # the control leaves
+    torch.testing.assert_close(velocity[0], -field[0])  # the control leaves
     assert not velocity[1].any()
-    torch.testing.assert_close(velocity[2], field[2] - rest)  # the target has come
+    torch.testing.assert_close(velocity[2], field[2])  # the target has come
 
 
 def test_without_the_linear_guess_the_velocity_is_zero_before_training():

@@ -53,7 +53,7 @@ def from_canvas(canvas: Tensor) -> NDArray[np.uint8]:
 
 def reach_of(side_px: int) -> float:
     """Return up to which distance from the outline, in pixels, a canvas tells distances."""
-    return side_px / REACH
+    return max(side_px / REACH, 1.0)
 
 
 def signed_distance(share: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[NDArray[np.intp], ...]]:

@@ -1,0 +1,53 @@
+"""Which target of its transition a control learns from."""
+
+import numpy as np
+import torch
+
+from spatia.learn import generator_matching
+from spatia.learn.generator_matching import blocks, rematch, turned_distances
+from spatia.transitions.canvas import turn
+
+
+def discs(radii, seed=0):
+    """Return canvases of one channel: off-centre discs, so that their position in the square counts."""
+    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    return torch.stack([((y - 9).square() + (x - 12).square() < r**2).float() for r in radii])[:, None]
+
+
+def test_small_controls_get_small_targets_and_no_target_is_lost():
+    generator = np.random.default_rng(0)
+    radii = np.concatenate([generator.uniform(2, 8, 30), generator.uniform(4, 10, 30)])
+    canvas = discs(radii)
+    start, end = np.arange(30), np.r_[30 + generator.permutation(20), 30 + np.arange(10)]  # ten targets occur twice
+    found = rematch(canvas, start, end, np.zeros(30, np.int64), 0)
+    assert sorted(found) == sorted(end)
+    assert np.corrcoef(radii[start], radii[end])[0, 1] < 0.5
+    assert np.corrcoef(radii[start], radii[found])[0, 1] > 0.9
+    assert np.array_equal(found, rematch(canvas, start, end, np.zeros(30, np.int64), 0))
+
+
+def test_targets_stay_within_their_transition():
+    canvas = discs(np.random.default_rng(1).uniform(2, 9, 40))
+    transition = np.repeat([0, 1], 10)
+    end = 20 + np.random.default_rng(2).permutation(20)
+    found = rematch(canvas, np.arange(20), end, transition, 0)
+    for number in (0, 1):
+        assert sorted(found[transition == number]) == sorted(end[transition == number])
+
+
+def test_many_pairs_are_matched_in_parts_that_together_are_all(monkeypatch):
+    monkeypatch.setattr(generator_matching, "MOST", 4)
+    transition = np.repeat([3, 7], [10, 3])
+    parts = list(blocks(transition, np.random.default_rng(0)))
+    assert sorted(map(len, parts)) == [3, 3, 3, 4]
+    assert sorted(np.concatenate(parts)) == list(range(13))
+    assert all(len(set(transition[part])) == 1 for part in parts)
+
+
+def test_distances_are_those_of_the_nearest_position():
+    start, end = torch.rand(3, 2, 6, 6), torch.rand(4, 2, 6, 6)
+    wanted = [
+        [min(float((turn(b, k % 4, k >= 4) - a).square().sum()) for k in range(8)) for b in end] for a in start
+    ]  # fmt: skip
+    np.testing.assert_allclose(turned_distances(start, end), wanted, rtol=1e-4)
+    assert turned_distances(start, turn(start, 3, True)).diagonal().max() < 1e-5
