@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from spatia.model.conditions import Conditions, time_features, unconditional
+from spatia.model.linear_guess import LinearGuess, moments_of
 from spatia.model.unet import FilmBlock
 from spatia.model.vae import Vae, vae_losses
-from spatia.model.velocity import Generator, Pixels, linear_share
+from spatia.model.velocity import Generator, Pixels
 from spatia.model.velocity_shape import GENERATOR_PRESETS, VelocityShape, velocity_shape_of
 from spatia.transitions.canvas import turn
+from spatia.transitions.sampling import integrate
 
 SIZES = {"unet": {"network": "unet"}, "dit": {"network": "dit"}, "vae": {"latent": "vae"}}
 
@@ -65,13 +67,50 @@ def test_without_the_linear_guess_the_velocity_is_zero_before_training():
     assert not model(torch.randn(2, 3, 16, 16), torch.rand(2), conditions()).any()
 
 
-def test_the_linear_share_is_the_regression_of_velocity_on_field():
-    generator = torch.Generator().manual_seed(0)
-    start, end = torch.randn(2, 200_000, generator=generator)
-    for t in (0.0, 0.2, 0.5, 0.9):
-        field, velocity = (1 - t) * start + t * end, end - start
-        slope = float((field * velocity).mean() / field.square().mean())
-        assert float(linear_share(torch.tensor(t))) == pytest.approx(slope, abs=0.02)
+def gaussian_pairs(n=4000, side=2, seed=0):
+    """Return pairs whose ends differ in mean and sd and have much in common."""
+    generator = torch.Generator().manual_seed(seed)
+    own, start, end = torch.randn(3, n, 2, side, side, generator=generator)
+    return 1 + own + 0.3 * start, -2 + 2 * own + 0.5 * end
+
+
+def test_the_guess_is_the_regression_of_velocity_on_field():
+    start, end = gaussian_pairs()
+    guess = LinearGuess(1, 2, 2)
+    guess.set_moments([moments_of(start, end)])
+    said = torch.zeros(len(start), dtype=torch.bool)
+    for t in (0.0, 0.3, 0.7, 1.0):
+        field, time = (1 - t) * start + t * end, torch.full((len(start),), t)
+        left = end - start - guess(field, time, torch.zeros(len(start), dtype=torch.int64), said)
+        assert float(left.mean().abs()) < 0.02
+        assert abs(float((left * field).mean())) < 0.05
+
+
+def test_followed_from_the_controls_the_guess_ends_at_mean_and_spread_of_the_targets():
+    start, end = gaussian_pairs()
+    guess = LinearGuess(2, 2, 2)
+    guess.set_moments([moments_of(start, end), moments_of(start, start + 5)])
+    said, number = torch.zeros(len(start), dtype=torch.bool), torch.zeros(len(start), dtype=torch.int64)
+    for transition, wanted in ((0, end), (1, start + 5)):
+        found = integrate(
+            lambda field, time, n=transition: guess(field, time.expand(len(field)), number + n, said), start,
+            "midpoint", 40,
+        )  # fmt: skip
+        assert float(found.mean()) == pytest.approx(float(wanted.mean()), abs=0.05)
+        assert float(found.std()) == pytest.approx(float(wanted.std()), rel=0.05)
+
+
+def test_the_guess_of_no_transition_is_that_of_all_pairs_together():
+    start, end = gaussian_pairs()
+    other = (start + 1, end - 3)
+    guess, together = LinearGuess(2, 2, 2), LinearGuess(1, 2, 2)
+    guess.set_moments([moments_of(start, end), moments_of(*other)])
+    together.set_moments([moments_of(torch.cat([start, other[0]]), torch.cat([end, other[1]]))])
+    field, time = torch.randn(3, 2, 2, 2), torch.tensor([0.1, 0.5, 0.9])
+    untold, number = torch.ones(3, dtype=torch.bool), torch.tensor([0, 1, 0])
+    found = guess(field, time, number, untold)
+    torch.testing.assert_close(found, together(field, time, 0 * number, untold), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(found, guess(field, time, number, ~untold))
 
 
 @pytest.mark.parametrize("kind", ["unet", "dit", "vae"])

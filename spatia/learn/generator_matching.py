@@ -1,10 +1,10 @@
 """Which target of its transition a control learns from, where expression leaves that open.
 
-Where the rows of a plan are nearly flat (docs/transitions.md), a pair carries the difference of the two populations and
-little of the single cell: target and control then differ in size, orientation and brightness for no reason, and what is
-learned is a blur over all that. Among the same pairs of one transition and slide, targets are therefore handed out anew,
-so that the images differ least in sum: an optimal transport plan of images within that of expression. Controls, targets
-and how often each occurs stay the same, and so does every difference of the populations.
+Where the rows of a plan are nearly flat (docs/transitions.md), a pair carries the difference of the two populations
+and little of the single cell: target and control then differ in size, orientation and brightness for no reason, and
+what is learned is a blur over all that. Among the same pairs of one transition and slide, targets are therefore handed
+out anew, so that images differ least in sum: an optimal transport plan of images within that of expression. Controls,
+targets and how often each occurs stay the same, and so does every difference of the populations.
 """
 
 from __future__ import annotations

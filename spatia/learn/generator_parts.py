@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,10 +15,12 @@ from spatia.learn.generator_pairs import draw_batch
 from spatia.learn.generator_source import PairData
 from spatia.learn.generator_training import Part
 from spatia.learn.parallel import Group
-from spatia.model.velocity import Generator
+from spatia.model.linear_guess import moments_of
+from spatia.model.velocity import Generator, Pixels
 
 N_WATCHED = 4  # batches of the validation pairs
 AT_A_TIME = 256  # cells
+MOST_FITTED = 4096  # pairs of a transition: their moments are known well enough
 
 
 def make_parts(
@@ -44,13 +47,41 @@ def make_parts(
     return [vae, flow]
 
 
+def fit_scales(model: Generator, data: PairData) -> None:
+    """Before training: bring contexts and canvases of the training cells to mean 0 and sd 1, fit the linear guess."""
+    if model.conditioning.context is not None:
+        model.conditioning.context.set_scale(data.train.context)
+    if isinstance(model.space, Pixels):
+        model.space.set_scale(data.train.canvas)
+        fit_guess(model, data)
+
+
 @torch.no_grad()
 def fit_latent_scale(model: Generator, data: PairData, machine: Machine) -> None:
-    """Bring the latents of the training cells to mean 0 and sd 1."""
+    """After the VAE: bring the latents of the training cells to mean 0 and sd 1, fit the linear guess to them."""
     assert model.vae is not None
     model.eval()
     blocks = data.train.canvas.split(AT_A_TIME)
     model.vae.set_scale(torch.cat([model.vae.distribution(block.to(machine.device))[0] for block in blocks]))
+    fit_guess(model, data)
+
+
+@torch.no_grad()
+def fit_guess(model: Generator, data: PairData) -> None:
+    """Fit the linear guess to the training pairs, or to a random part of them where there are very many."""
+    if model.guess is None:
+        return
+    moments = []
+    for number in range(len(data.scope.transitions)):
+        rows = np.flatnonzero(data.train.transition == number)
+        batch = data.train.take(np.random.default_rng(number).permutation(rows)[:MOST_FITTED])
+        device = model.guess.start.device
+        ends = [
+            torch.cat([model.encode(block.to(device)) for block in canvas.split(AT_A_TIME)])
+            for canvas in (batch.start, batch.end)
+        ]
+        moments.append(moments_of(*ends))
+    model.guess.set_moments(moments)
 
 
 @torch.no_grad()

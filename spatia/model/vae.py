@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from spatia.model.unet import GROUPS, zeroed
 from spatia.model.velocity_shape import VAE_CHANNELS, VelocityShape
 
+SHRINKS = 4  # sides of latents
+
 
 class ResidualBlock(nn.Module):
     """Two convolutions, added to what comes in."""

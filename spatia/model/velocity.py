@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from spatia.model.conditions import Conditioning, Conditions
 from spatia.model.dit import DiT
+from spatia.model.linear_guess import LinearGuess, symmetric
 from spatia.model.unet import UNet
-from spatia.model.vae import Vae
+from spatia.model.vae import SHRINKS, Vae
 from spatia.model.velocity_shape import VAE_CHANNELS, VelocityShape
-from spatia.transitions.canvas import turn
 
 
 class Pixels(nn.Module):
@@ -32,8 +32,7 @@ class Pixels(nn.Module):
 
     def set_scale(self, canvas: Tensor) -> None:
         """Take the mean image, turned and mirrored in all ways, and the sd of each channel around it."""
-        mean = canvas.mean(0)
-        mean = torch.stack([turn(mean, number % 4, number >= 4) for number in range(8)]).mean(0)
+        mean = symmetric(canvas.mean(0))
         self.mean.copy_(mean)
         self.sd.copy_((canvas - mean).square().mean((0, 2, 3)).sqrt().clamp(min=1e-3)[:, None, None])
 
@@ -44,16 +43,6 @@ class Pixels(nn.Module):
     def decode(self, field: Tensor) -> Tensor:
         """Return the canvas of a standardised one."""
         return field * self.sd + self.mean
-
-
-def linear_share(time: Tensor) -> Tensor:
-    """Return how much of x_t is in the velocity on average: (2 t - 1) / (t^2 + (1 - t)^2).
-
-    It is the regression of x_1 - x_0 on (1 - t) x_0 + t x_1 for ends of equal spread. At t = 0 the control leaves
-    (-1), at t = 1 the target has come (+1). The network only has to add what x_t does not say by itself; asked for the
-    whole velocity, it first spends its training on learning to subtract the control.
-    """
-    return (2 * time - 1) / (time.square() + (1 - time).square())
 
 
 class Generator(nn.Module):
@@ -75,15 +64,17 @@ class Generator(nn.Module):
         is_latent = shape.latent == "vae"
         self.space: Vae | Pixels = Vae(n_channels, shape) if is_latent else Pixels(n_channels, shape.image_px)
         n_field = VAE_CHANNELS if is_latent else n_channels
+        side_px = shape.image_px // SHRINKS if is_latent else shape.image_px
+        self.guess = LinearGuess(n_transitions, n_field, side_px) if shape.linear_guess else None
         self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context)
         self.network: nn.Module = UNet(n_field, shape) if shape.network == "unet" else DiT(n_field, shape)
 
     def forward(self, field: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """Return the velocity (b, c, side, side) of ``field`` at (b,) times in [0, 1]."""
         added = self.network(field, self.conditioning(time, conditions))
-        if not self.shape.linear_guess:
+        if self.guess is None:
             return added
-        return linear_share(time)[:, None, None, None] * field + added
+        return self.guess(field, time, conditions.transition, conditions.no_perturbation) + added
 
     @property
     def vae(self) -> Vae | None:

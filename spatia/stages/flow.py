@@ -25,11 +25,10 @@ from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.events import history_table, tensorboard_writer
 from spatia.learn.generator_checkpoint import Scope, make_generator, write_generator
 from spatia.learn.generator_objective import Objective
-from spatia.learn.generator_parts import make_parts, reconstruction_distance
+from spatia.learn.generator_parts import fit_scales, make_parts, reconstruction_distance
 from spatia.learn.generator_source import FlowSlide, PairData, read_pair_data
 from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer
 from spatia.learn.parallel import Group, join_group, leave_group
-from spatia.model.velocity import Generator, Pixels
 
 NOT_IN_FINGERPRINT = ("save_every_s", "device", "allow_cpu")
 
@@ -96,14 +95,6 @@ def run(args: argparse.Namespace) -> None:
         shutil.rmtree(args.work, ignore_errors=True)
         log.info("%s: %d pairs, %d steps", args.checkpoint, len(data.train), trainer.progress.total_steps)
     leave_group(group)
-
-
-def fit_scales(model: Generator, data: PairData) -> None:
-    """Bring contexts and canvases of the training cells to mean 0 and sd 1."""
-    if model.conditioning.context is not None:
-        model.conditioning.context.set_scale(data.train.context)
-    if isinstance(model.space, Pixels):
-        model.space.set_scale(data.train.canvas)
 
 
 def with_pairs(slides: list[FlowSlide], folders: list[Path]) -> list[FlowSlide]:

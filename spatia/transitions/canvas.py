@@ -1,12 +1,14 @@
 """Cell images as the generator sees them: stains without an edge, and the cell's outline as signed distances.
 
 Pixels outside a cell are 0 in crops, so half of a picture is its shape, and the mean of two cells has two edges. A
-canvas keeps the two apart: the stains go on beyond the outline, and the outline is the distance to it, negative outside,
-so that halfway between two cells lies a cell of a middle shape. When a canvas becomes an image again, the outline says
-what is background, and is dropped.
+canvas keeps the two apart: the stains go on beyond the outline, and the outline is the distance to it, negative
+outside, so that halfway between two cells lies a cell of a middle shape. When a canvas becomes an image again, the
+outline says what is background, and is dropped.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +58,7 @@ def reach_of(side_px: int) -> float:
     return max(side_px / REACH, 1.0)
 
 
-def signed_distance(share: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[NDArray[np.intp], ...]]:
+def signed_distance(share: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[Any, ...]]:
     """Return distances to the outline in pixels, negative outside, and for every pixel the nearest one of the cell.
 
     ``share`` (y, x) is how much of each pixel the cell covers; where it is neither 0 nor 1 the outline crosses the
