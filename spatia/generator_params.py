@@ -33,6 +33,9 @@ class FlowParams:
     rematch
         Hand the targets of a transition out anew, so that control and target differ least in image; which cells are
         paired up with which transition stays as it is (:mod:`spatia.learn.generator_matching`).
+    gain_jitter
+        Sd of the log gain by which the stains of control and target are made brighter or darker, both alike, in
+        training: slides are stained more or less.
     start_noise, noise_probability
         Sd of the noise on the control, and the share of rows that have it (A6; CellFlux: 1 and 0.5).
     time_power
@@ -61,6 +64,7 @@ class FlowParams:
     drop: float = 0.2
     turn_targets: bool = True
     rematch: bool = True
+    gain_jitter: float = 0.2
     start_noise: float = 0.0
     noise_probability: float = 0.5
     time_power: float = 1.5
@@ -91,7 +95,7 @@ class FlowParams:
         for name in ("drop", "noise_probability", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} should lie in 0 to 1, found {getattr(self, name)}")
-        for name in ("rho", "margin", "start_noise", "alignment", "kl_weight", "weight_decay"):
+        for name in ("rho", "margin", "gain_jitter", "start_noise", "alignment", "kl_weight", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} should not be negative, found {getattr(self, name)}")
         for name in ("learning_rate", "vae_learning_rate", "clip_norm", "time_power"):

@@ -11,7 +11,7 @@ from spatia.learn.generator_pairs import PairBatch
 from spatia.model.conditions import Conditions
 from spatia.model.vae import vae_losses
 from spatia.model.velocity import Generator
-from spatia.transitions.canvas import profile
+from spatia.transitions.canvas import profile, with_gain
 from spatia.transitions.flow import (
     Contrast,
     add_noise,
@@ -35,6 +35,7 @@ class Objective:
     rho: float = 0.05
     margin: float = 0.1
     drop: float = 0.2
+    gain_jitter: float = 0.0
     start_noise: float = 0.0
     noise_probability: float = 0.5
     time_power: float = 1.0
@@ -51,6 +52,18 @@ def drop_conditions(batch: PairBatch, rate: float, generator: torch.Generator) -
     return Conditions(batch.transition, batch.context, u < rate, (u < rate / 2) | ((u >= rate) & (u < 1.5 * rate)))
 
 
+def vary_gain(batch: PairBatch, sd: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return controls and targets with stains brighter or darker, both alike: log gains are Gaussian.
+
+    Slides are stained more or less; without this, a control a little brighter than those of the training is taken for
+    one that is on its way, and what makes it different is blown up.
+    """
+    if sd == 0:
+        return batch.start, batch.end
+    gain = (sd * torch.randn(len(batch), batch.start.shape[1] - 1, generator=generator)).exp()
+    return with_gain(batch.start, gain), with_gain(batch.end, gain)
+
+
 def flow_losses(
     model: Generator, batch: PairBatch, objective: Objective, generator: torch.Generator, device: torch.device
 ) -> dict[str, Tensor]:
@@ -59,7 +72,7 @@ def flow_losses(
     negative, has_negative = pick_negatives(batch.transition, generator)
     time = torch.rand(len(batch), generator=generator).pow(objective.time_power).to(device)
     with torch.no_grad():
-        start, end = (model.encode(canvas.to(device)) for canvas in (batch.start, batch.end))
+        start, end = (model.encode(canvas.to(device)) for canvas in vary_gain(batch, objective.gain_jitter, generator))
     noise_generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
     source = add_noise(start.cpu(), objective.start_noise, objective.noise_probability, noise_generator).to(device)
     wanted = velocity_target(source, end)
@@ -96,7 +109,8 @@ def reconstruction_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of the VAE on controls and targets alike."""
     assert model.vae is not None
-    found = vae_losses(model.vae, torch.cat([batch.start, batch.end]).to(device), generator)
+    canvas = torch.cat(vary_gain(batch, objective.gain_jitter, generator))
+    found = vae_losses(model.vae, canvas.to(device), generator)
     return {**found, TOTAL: found["reconstruction"] + objective.kl_weight * found["kl"]}
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
-from spatia.learn.generator_objective import Objective, flow_losses, reconstruction_losses
+from spatia.learn.generator_objective import Objective, flow_losses, reconstruction_losses, vary_gain
 from spatia.learn.generator_pairs import draw_batch
 from spatia.learn.generator_source import PairData
 from spatia.learn.generator_training import Part
@@ -42,32 +42,32 @@ def make_parts(
     vae = Part(
         "vae", params.vae_steps, params.vae_learning_rate,
         lambda batch, generator: reconstruction_losses(model, batch, objective, generator, machine.device),
-        draw, model.vae, val, partial(fit_latent_scale, model, data, machine),
+        draw, model.vae, val, partial(fit_latent_scale, model, data, objective.gain_jitter, machine),
     )  # fmt: skip
     return [vae, flow]
 
 
-def fit_scales(model: Generator, data: PairData) -> None:
+def fit_scales(model: Generator, data: PairData, gain_jitter: float) -> None:
     """Before training: bring contexts and canvases of the training cells to mean 0 and sd 1, fit the linear guess."""
     if model.conditioning.context is not None:
         model.conditioning.context.set_scale(data.train.context)
     if isinstance(model.space, Pixels):
         model.space.set_scale(data.train.canvas)
-        fit_guess(model, data)
+        fit_guess(model, data, gain_jitter)
 
 
 @torch.no_grad()
-def fit_latent_scale(model: Generator, data: PairData, machine: Machine) -> None:
+def fit_latent_scale(model: Generator, data: PairData, gain_jitter: float, machine: Machine) -> None:
     """After the VAE: bring the latents of the training cells to mean 0 and sd 1, fit the linear guess to them."""
     assert model.vae is not None
     model.eval()
     blocks = data.train.canvas.split(AT_A_TIME)
     model.vae.set_scale(torch.cat([model.vae.distribution(block.to(machine.device))[0] for block in blocks]))
-    fit_guess(model, data)
+    fit_guess(model, data, gain_jitter)
 
 
 @torch.no_grad()
-def fit_guess(model: Generator, data: PairData) -> None:
+def fit_guess(model: Generator, data: PairData, gain_jitter: float) -> None:
     """Fit the linear guess to the training pairs, or to a random part of them where there are very many."""
     if model.guess is None:
         return
@@ -78,7 +78,7 @@ def fit_guess(model: Generator, data: PairData) -> None:
         device = model.guess.start.device
         ends = [
             torch.cat([model.encode(block.to(device)) for block in canvas.split(AT_A_TIME)])
-            for canvas in (batch.start, batch.end)
+            for canvas in vary_gain(batch, gain_jitter, torch.Generator().manual_seed(number))
         ]
         moments.append(moments_of(*ends))
     model.guess.set_moments(moments)

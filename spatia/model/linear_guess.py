@@ -1,13 +1,14 @@
 """The velocity that a straight line through the training pairs gives, which a network only has to correct.
 
-For ends that are jointly Gaussian in every channel, with mean images mu_0, mu_1, variances s_0, s_1 and covariance c,
-the expected velocity at x_t = (1 - t) x_0 + t x_1 is
+For ends that are jointly Gaussian, with mean images mu_0, mu_1, variances s_0, s_1 and covariance c, the expected
+velocity at x_t = (1 - t) x_0 + t x_1 is
 
     mu_1 - mu_0 + b(t) (x_t - (1 - t) mu_0 - t mu_1),  b(t) = Cov(x_1 - x_0, x_t) / Var(x_t)
 
 with Cov(x_1 - x_0, x_t) = t s_1 - (1 - t) s_0 + (1 - 2 t) c and Var(x_t) = (1 - t)^2 s_0 + t^2 s_1 + 2 t (1 - t) c.
-Followed from t = 0 to 1 it carries mean and variance of the controls to those of the targets. Asked for the whole
-velocity, a network spends its training on finding these.
+In every channel, the level (mean over the pixels: how bright, how large) and the rest have moments of their own:
+controls and targets agree in level far more than in texture. Followed from t = 0 to 1 the line carries mean and variance of the
+controls to those of the targets. Asked for the whole velocity, a network spends its training on finding these.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ LEAST_VARIANCE = 1e-6
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of pairs of fields: means (c, side, side); variances and covariance (c,), averaged over the pixels."""
+    """Moments of pairs of fields.
+
+    Attributes
+    ----------
+    start, end
+        Mean images (c, side, side).
+    spread
+        (2, c, 3): of levels and of the rest, the variances of start and end and their covariance.
+    """
 
     start: Tensor
     end: Tensor
-    start_variance: Tensor
-    end_variance: Tensor
-    covariance: Tensor
+    spread: Tensor
 
 
 def moments_of(start: Tensor, end: Tensor) -> Moments:
@@ -43,11 +50,7 @@ def pooled(parts: list[Moments]) -> Moments:
     """Return the moments of several sets of pairs together, each with equal weight."""
     start, end = (torch.stack([getattr(part, name) for part in parts]).mean(0) for name in ("start", "end"))
     between = _around(torch.stack([p.start for p in parts]), torch.stack([p.end for p in parts]), start, end)
-
-    def total(name: str) -> Tensor:
-        return torch.stack([getattr(part, name) for part in parts]).mean(0) + getattr(between, name)
-
-    return Moments(start, end, total("start_variance"), total("end_variance"), total("covariance"))
+    return Moments(start, end, torch.stack([part.spread for part in parts]).mean(0) + between.spread)
 
 
 def symmetric(image: Tensor) -> Tensor:
@@ -57,8 +60,12 @@ def symmetric(image: Tensor) -> Tensor:
 
 def _around(start: Tensor, end: Tensor, start_mean: Tensor, end_mean: Tensor) -> Moments:
     first, second = start - start_mean, end - end_mean
-    variance, other, shared = (product.mean((0, 2, 3)) for product in (first**2, second**2, first * second))
-    return Moments(start_mean, end_mean, variance, other, shared)
+    levels = [ends.mean((2, 3), keepdim=True) for ends in (first, second)]
+    spread = [
+        torch.stack([(one * two).mean((0, 2, 3)) for one, two in ((x, x), (y, y), (x, y))], dim=1)
+        for x, y in (levels, (first - levels[0], second - levels[1]))
+    ]
+    return Moments(start_mean, end_mean, torch.stack(spread))
 
 
 class LinearGuess(nn.Module):
@@ -72,31 +79,31 @@ class LinearGuess(nn.Module):
 
     start: Tensor
     end: Tensor
-    variances: Tensor
+    spread: Tensor
 
     def __init__(self, n_transitions: int, n_channels: int, side_px: int) -> None:
         super().__init__()
         self.register_buffer("start", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
         self.register_buffer("end", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
-        self.register_buffer("variances", torch.tensor([1.0, 1.0, 0.0]).repeat(n_transitions + 1, n_channels, 1))
+        self.register_buffer("spread", torch.tensor([1.0, 1.0, 0.0]).repeat(n_transitions + 1, 2, n_channels, 1))
 
     def set_moments(self, moments: list[Moments]) -> None:
         """Take the moments of each transition's training pairs."""
         for number, own in enumerate([*moments, pooled(moments)]):
             self.start[number], self.end[number] = own.start, own.end
-            least = own.start_variance.new_tensor(LEAST_VARIANCE)
-            self.variances[number] = torch.stack(
-                [own.start_variance.maximum(least), own.end_variance.maximum(least), own.covariance], dim=1
-            )
+            variances = own.spread[..., :2].clamp(min=LEAST_VARIANCE)
+            self.spread[number] = torch.cat([variances, own.spread[..., 2:]], dim=-1)
 
     def forward(self, field: Tensor, time: Tensor, transition: Tensor, is_untold: Tensor) -> Tensor:
         """Return the guess for (b, c, side, side) fields at (b,) times of (b,) transitions, some of them untold."""
         number = torch.where(is_untold, len(self.start) - 1, transition)
         t = time[:, None, None, None]
         start, end = self.start[number], self.end[number]
-        first, second, shared = self.variances[number].unbind(2)
-        s = time[:, None]
+        first, second, shared = self.spread[number].unbind(3)  # (b, 2, c)
+        s = time[:, None, None]
         along = s * second - (1 - s) * first + (1 - 2 * s) * shared
         spread = (1 - s).square() * first + s.square() * second + 2 * s * (1 - s) * shared
-        slope = along / spread.clamp(min=LEAST_VARIANCE)
-        return end - start + slope[:, :, None, None] * (field - (1 - t) * start - t * end)
+        slope = (along / spread.clamp(min=LEAST_VARIANCE))[..., None, None]
+        away = field - (1 - t) * start - t * end
+        level = away.mean((2, 3), keepdim=True)
+        return end - start + slope[:, 0] * level + slope[:, 1] * (away - level)

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from spatia.model.unet import GROUPS, zeroed
 from spatia.model.velocity_shape import VAE_CHANNELS, VelocityShape
 
-SHRINKS = 4  # sides of latents
-
 
 class ResidualBlock(nn.Module):
     """Two convolutions, added to what comes in."""

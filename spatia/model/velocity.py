@@ -9,7 +9,7 @@ from spatia.model.conditions import Conditioning, Conditions
 from spatia.model.dit import DiT
 from spatia.model.linear_guess import LinearGuess, symmetric
 from spatia.model.unet import UNet
-from spatia.model.vae import SHRINKS, Vae
+from spatia.model.vae import Vae
 from spatia.model.velocity_shape import VAE_CHANNELS, VelocityShape
 
 
@@ -64,8 +64,7 @@ class Generator(nn.Module):
         is_latent = shape.latent == "vae"
         self.space: Vae | Pixels = Vae(n_channels, shape) if is_latent else Pixels(n_channels, shape.image_px)
         n_field = VAE_CHANNELS if is_latent else n_channels
-        side_px = shape.image_px // SHRINKS if is_latent else shape.image_px
-        self.guess = LinearGuess(n_transitions, n_field, side_px) if shape.linear_guess else None
+        self.guess = LinearGuess(n_transitions, n_field, shape.field_px) if shape.linear_guess else None
         self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context)
         self.network: nn.Module = UNet(n_field, shape) if shape.network == "unet" else DiT(n_field, shape)
 

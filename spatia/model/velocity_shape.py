@@ -68,7 +68,7 @@ class VelocityShape:
     token: int = 32
     gene_width: int = 32
     context_width: int = 64
-    dropout: float = 0.1
+    dropout: float = 0.0
     vae_channels: int = 32
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ GENERATOR_PRESETS: dict[str, VelocityShape] = {
         gene_width=8, context_width=16, dropout=0.0, vae_channels=16,
     ),
     "cpu": VelocityShape(),
-    "small": VelocityShape(image_px=96, channels=64, multipliers=(1, 2, 2, 2), blocks=2, embedding=256),
+    "small": VelocityShape(image_px=96, channels=64, multipliers=(1, 2, 2, 2), blocks=2, embedding=256, dropout=0.1),
     "base": VelocityShape(
         image_px=128, channels=128, multipliers=(2, 2, 2), stem=1, blocks=4, embedding=512, token=128, gene_width=128,
         context_width=256, dropout=0.3, patch_px=8, width=768, depth=12, heads=8, vae_channels=64,

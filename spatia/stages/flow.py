@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(params.seed)
     model = make_generator(params.shape(), data.scope)
     if len(data.train):
-        fit_scales(model, data)
+        fit_scales(model, data, params.gain_jitter)
     if not data.scope.transitions:
         write_table(args.history, history_table([]))
         write_generator(

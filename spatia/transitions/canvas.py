@@ -18,7 +18,7 @@ from torch import Tensor
 
 OUTSIDE = 0.1  # coverage below which a pixel is background; half would make every cell half a pixel thinner all around
 REACH = 6  # distances count up to the image's side / REACH; beyond, they tell no more about a shape
-FADE = 5  # stains become the cell's mean outside, by a factor e with every reach / FADE
+FADE = 2  # stains become the cell's mean outside, by a factor e with every reach / FADE
 
 
 def to_canvas(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> Tensor:
@@ -51,6 +51,12 @@ def from_canvas(canvas: Tensor) -> NDArray[np.uint8]:
     share = (canvas[:, -1:] * reach_of(canvas.shape[-2]) + 0.5).clamp(0, 1)
     values = ((canvas[:, :-1].clamp(-1, 1) + 1) / 2).square() * share * 255
     return torch.where(share >= OUTSIDE, (values + 0.5).floor(), 0).to(torch.uint8).numpy()
+
+
+def with_gain(canvas: Tensor, gain: Tensor) -> Tensor:
+    """Return canvases (n, c + 1, y, x) as if stains had been (n, c) times as bright on the scale of square roots."""
+    stains = (canvas[:, :-1] + 1) * gain[:, :, None, None] - 1
+    return torch.cat([stains, canvas[:, -1:]], dim=1)
 
 
 def reach_of(side_px: int) -> float:

@@ -14,6 +14,13 @@ def stage_text(wildcards):
     )
 
 
+def transitions_text():
+    """Return the plan of the transitions that are studied, as YAML; all of them if the study names none."""
+    with open(ROOT / "config/transitions.yaml", encoding="utf-8") as handle:
+        whole = yaml.safe_load(handle)
+    return yaml.safe_dump({tag: whole[tag] for tag in PLAN.get("transitions", whole)})
+
+
 def of_run(stage, slide, name):
     """Return what a stage of the finished run wrote for a slide."""
     return os.path.join(RUN, "results", stage, slide, name)
@@ -26,7 +33,7 @@ def names_of_all():
 
 
 wildcard_constraints:
-    stage="pair|flow",
+    stage="pair|flow|generate",
 
 
 rule params:
@@ -41,13 +48,25 @@ rule params:
         "printf '%s' {params.text:q} > {output:q} 2> {log:q}"
 
 
+rule transitions:
+    """The transitions that are studied."""
+    output:
+        "params/transitions.yaml",
+    log:
+        "logs/params/transitions.log",
+    params:
+        text=transitions_text(),
+    shell:
+        "printf '%s' {params.text:q} > {output:q} 2> {log:q}"
+
+
 rule pair:
     """The training pairs, with as much noise as the variant wants."""
     input:
         tiles=of_run("tile", PLAN["train"], "tiles"),
         states=of_run("states", PLAN["train"], "states"),
         basis=os.path.join(RUN, "results/pair/basis"),
-        transitions=ROOT / "config/transitions.yaml",
+        transitions="params/transitions.yaml",
         params="params/pair/{variant}_{seed}.yaml",
     output:
         pairs=directory("pair/{variant}_{seed}/pairs"),
@@ -96,7 +115,7 @@ rule flow:
     input:
         pairs="pair/{variant}_{seed}/pairs",
         signatures="pair/{variant}_{seed}/signatures",
-        transitions=ROOT / "config/transitions.yaml",
+        transitions="params/transitions.yaml",
         params="params/flow/{variant}_{seed}.yaml",
     output:
         checkpoint=directory("models/{variant}_{seed}/checkpoint"),
@@ -128,7 +147,7 @@ rule generate:
         embeddings=of_run("embed", PLAN["test"], "embeddings"),
         tiles=of_run("tile", PLAN["test"], "tiles"),
         states=of_run("states", PLAN["test"], "states"),
-        params=ROOT / "config/stages/generate.yaml",
+        params="params/generate/{variant}_{seed}.yaml",
     output:
         generated=directory("generate/{variant}_{seed}/generated"),
     log:
