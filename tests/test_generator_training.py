@@ -16,7 +16,7 @@ from toy_generator import PLAN, TINY, run_flow, write_run
 from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
 from spatia.learn.generator_checkpoint import read_generator
-from spatia.learn.generator_objective import Objective, drop_conditions, flow_losses
+from spatia.learn.generator_objective import Objective, drop_conditions, flow_losses, vary_gain
 from spatia.learn.generator_pairs import PairBatch, PairSet, draw_batch, draw_pairs, read_pairs
 from spatia.learn.generator_readers import ReaderFiles, open_reader
 from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer, Part
@@ -61,6 +61,17 @@ def eight_pairs():
         squares(16), context, np.arange(8), np.arange(8, 16), np.zeros(8, int),
         np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.ones(8, np.float32), np.array([f"c{k}" for k in range(8)]),
     )  # fmt: skip
+
+
+def test_gains_are_those_of_both_ends_and_leave_the_outline():
+    batch = eight_pairs().take(np.arange(8))
+    start, end = vary_gain(batch, 0.3, torch.Generator().manual_seed(0))
+    gains = [(new[:, :-1] + 1) / (old[:, :-1] + 1) for new, old in ((start, batch.start), (end, batch.end))]
+    for gain, new, old in zip(gains, (start, end), (batch.start, batch.end), strict=True):
+        known = old[:, :-1] > -0.9
+        assert float((gain - gains[0].nanmean((2, 3), keepdim=True))[known].abs().max()) < 1e-3
+        assert torch.equal(new[:, -1], old[:, -1])
+    assert vary_gain(batch, 0.0, torch.Generator())[1] is batch.end
 
 
 def make_model(seed=0, **changes):

@@ -7,8 +7,9 @@ velocity at x_t = (1 - t) x_0 + t x_1 is
 
 with Cov(x_1 - x_0, x_t) = t s_1 - (1 - t) s_0 + (1 - 2 t) c and Var(x_t) = (1 - t)^2 s_0 + t^2 s_1 + 2 t (1 - t) c.
 In every channel, the level (mean over the pixels: how bright, how large) and the rest have moments of their own:
-controls and targets agree in level far more than in texture. Followed from t = 0 to 1 the line carries mean and variance of the
-controls to those of the targets. Asked for the whole velocity, a network spends its training on finding these.
+controls and targets agree in level far more than in texture. Followed from t = 0 to 1 the line carries mean and
+variance of the controls to those of the targets. Asked for the whole velocity, a network spends its training on
+finding these.
 """
 
 from __future__ import annotations
