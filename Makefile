@@ -34,9 +34,10 @@ real: $(READY)  ## real slides: make real DATA=folder that holds the bundles of 
 	$(SNAKEMAKE) --directory runs/real --configfile config/real/config.yaml --config bundles="$(abspath $(DATA))"
 	@echo "open runs/real/results/report.html"
 
-planted: $(READY)  ## three simulated donors: what embeddings find of what was planted
+planted: $(READY)  ## three simulated donors: what embeddings and generated cells find of what was planted
 	$(SNAKEMAKE) --directory runs/planted --configfile config/planted/config.yaml
 	$(BIN)/python benchmarks/planted_classes.py runs/planted
+	$(BIN)/python benchmarks/counterfactuals.py --run runs/planted --slide planted_3 --generated runs/planted/results/generate/planted_3/generated
 
 study: $(READY)  ## a study after make real: make study STUDY=ablation DATA=folder of the bundles
 	@test -n "$(STUDY)" -a -n "$(DATA)" || { echo "make study STUDY=NAME DATA=DIR: a file of config/studies, the bundles" >&2; exit 2; }
