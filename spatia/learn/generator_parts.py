@@ -15,7 +15,7 @@ from spatia.learn.generator_pairs import draw_batch
 from spatia.learn.generator_source import PairData
 from spatia.learn.generator_training import Part
 from spatia.learn.parallel import Group
-from spatia.model.linear_guess import moments_of
+from spatia.model.linear_guess import Moments, moments_of
 from spatia.model.velocity import Generator, Pixels
 
 N_WATCHED = 4  # batches of the validation pairs
@@ -71,9 +71,12 @@ def fit_guess(model: Generator, data: PairData, gain_jitter: float) -> None:
     """Fit the linear guess to the training pairs, or to a random part of them where there are very many."""
     if model.guess is None:
         return
-    moments = []
+    moments: list[Moments | None] = []
     for number in range(len(data.scope.transitions)):
         rows = np.flatnonzero(data.train.transition == number)
+        if not len(rows):  # niche tiles: control and target of all its pairs lie in one tile
+            moments.append(None)
+            continue
         batch = data.train.take(np.random.default_rng(number).permutation(rows)[:MOST_FITTED])
         device = model.guess.start.device
         ends = [

@@ -88,9 +88,10 @@ class LinearGuess(nn.Module):
         self.register_buffer("end", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
         self.register_buffer("spread", torch.tensor([1.0, 1.0, 0.0]).repeat(n_transitions + 1, 2, n_channels, 1))
 
-    def set_moments(self, moments: list[Moments]) -> None:
-        """Take the moments of each transition's training pairs."""
-        for number, own in enumerate([*moments, pooled(moments)]):
+    def set_moments(self, moments: list[Moments | None]) -> None:
+        """Take the moments of each transition's training pairs; without any pair, those of all the others."""
+        whole = pooled([own for own in moments if own is not None])
+        for number, own in enumerate(own or whole for own in [*moments, whole]):
             self.start[number], self.end[number] = own.start, own.end
             variances = own.spread[..., :2].clamp(min=LEAST_VARIANCE)
             self.spread[number] = torch.cat([variances, own.spread[..., 2:]], dim=-1)
