@@ -24,6 +24,18 @@ TRAJECTORIES = "trajectories.npz"
 CELL_COLUMNS = ("row", keys.CELL_ID, "transition_tag", "method")
 
 
+def judged_pairs(folder: Path) -> pd.DataFrame:
+    """Return the pairs of a slide with which generated cells are compared: its test block where it has one, else all.
+
+    A training slide with a test block (``test_share``) has pairs of both sides, and its generator learned from one.
+    """
+    pairs = read_table(folder / "pairs.parquet")
+    if "split" not in pairs:
+        return pairs
+    is_test = pairs["split"] == "test"
+    return pairs[is_test] if is_test.any() else pairs
+
+
 @dataclass(frozen=True)
 class Generated:
     """Generated images of one slide.

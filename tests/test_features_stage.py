@@ -1,6 +1,7 @@
 """From generated images to the table of an experiment: features, score, generation on invented cells."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,11 @@ from toy_generated import STAINS, TAG, write_generated, write_run
 from spatia.cells.crops import open_crops
 from spatia.cli import main
 from spatia.errors import SpatiaError
-from spatia.generated import open_generated, real_frames
+from spatia.generated import judged_pairs, open_generated, real_frames
 from spatia.measure.generation import CONTROL_ROWS
 from spatia.stages import features as features_stage
 from spatia.stages.generation import render
-from spatia.stages.score import COLUMNS, make_encoder
+from spatia.stages.score import COLUMNS, make_encoder, read_inputs
 
 N = 30
 FAST = {"n_resamples": 20, "n_subsets": 5, "subset_size": 12}
@@ -240,3 +241,23 @@ def test_score_files_without_a_column_are_refused(tmp_path, capsys):
         == 1
     )
     assert "dataset is missing; score again" in capsys.readouterr().err
+
+
+def test_targets_of_the_training_side_of_a_slide_are_neither_measured_nor_scored(run, tmp_path):
+    folder = tmp_path / "pairs"
+    shutil.copytree(run / "pairs", folder)
+    whole = pd.read_parquet(folder / "pairs.parquet")
+    is_test = np.arange(len(whole)) % 3 > 0
+    whole.assign(split=np.where(is_test, "test", "train")).to_parquet(folder / "pairs.parquet")
+    assert judged_pairs(folder)["x_tgt_id"].tolist() == whole.loc[is_test, "x_tgt_id"].tolist()
+    options = {"slide": "toy", "generated": run / "generated", "crops": run / "crops", "pairs": folder,
+               "out": tmp_path / "features", "params": write_params(tmp_path, "features"), "processes": 1}  # fmt: skip
+    assert main(["features", *(f"--{key}={value}" for key, value in options.items())]) == 0
+    table = pd.read_parquet(tmp_path / "features/features.parquet")
+    real = set(table.loc[table["kind"] == "real", "cell_id"])
+    assert set(whole.loc[is_test, "x_tgt_id"]) <= real
+    assert not real & (set(whole.loc[~is_test, "x_tgt_id"]) - set(whole.loc[is_test, "x_tgt_id"]))
+    inputs = read_inputs(tmp_path / "features", run / "generated", run / "crops", folder)
+    assert set(inputs.pairs["split"]) == {"test"}
+    whole.assign(split="train").to_parquet(folder / "pairs.parquet")
+    assert len(judged_pairs(folder)) == len(whole)

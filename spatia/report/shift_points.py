@@ -11,6 +11,7 @@ import pandas as pd
 
 from spatia import keys
 from spatia.errors import SpatiaError
+from spatia.generated import judged_pairs
 from spatia.io import read_table
 from spatia.measure.cell_sets import CellSet, make_scale
 from spatia.measure.shifts import correlate, fit_slope, mean_shift
@@ -78,7 +79,7 @@ def read_measured(features: Path, pairs: Path) -> MeasuredCells:
     if missing:
         raise SpatiaError(f"{features}: expected the column {min(missing)!r}, found none; run 'spatia features' again")
     measured = set(table.loc[table["kind"] == REAL, keys.CELL_ID].astype(str))
-    matched = read_table(pairs / "pairs.parquet").drop_duplicates(["transition_tag", "x_tgt_id"])
+    matched = judged_pairs(pairs).drop_duplicates(["transition_tag", "x_tgt_id"])
     targets = {
         str(tag): [cell_id for cell_id in own["x_tgt_id"].astype(str) if cell_id in measured]
         for tag, own in matched.groupby("transition_tag", sort=False)

@@ -21,8 +21,8 @@ from spatia import keys
 from spatia.cells.crops import open_crops
 from spatia.config import load_params, params_to_dict
 from spatia.errors import SpatiaError
-from spatia.generated import Generated, open_generated, real_frames
-from spatia.io import read_table, whole_dir, write_json, write_table
+from spatia.generated import Generated, judged_pairs, open_generated, real_frames
+from spatia.io import whole_dir, write_json, write_table
 from spatia.machine import available_cpus
 from spatia.measure.feature_columns import Column
 from spatia.measure.features import Measured, Recipe, feature_columns, join_measured, measure_chunks, split_chunks
@@ -72,7 +72,7 @@ def choose_real_cells(generated: Generated, pairs: Path | None, params: Features
     controls = generated.cells[keys.CELL_ID].astype(str).drop_duplicates().tolist()
     if pairs is None:
         return controls
-    table = read_table(pairs / "pairs.parquet")
+    table = judged_pairs(pairs)
     others = pd.concat([table["x_tgt_id"], table["x_ctrl_id"]]).astype(str).drop_duplicates()
     others = others[~others.isin(controls)]
     if params.max_cells is not None and len(others) > params.max_cells:
