@@ -30,8 +30,6 @@ def judged_pairs(folder: Path) -> pd.DataFrame:
     A training slide with a test block (``test_share``) has pairs of both sides, and its generator learned from one.
     """
     pairs = read_table(folder / "pairs.parquet")
-    if "split" not in pairs:
-        return pairs
     is_test = pairs["split"] == "test"
     return pairs[is_test] if is_test.any() else pairs
 

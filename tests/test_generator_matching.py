@@ -51,3 +51,13 @@ def test_distances_are_those_of_the_nearest_position():
     ]  # fmt: skip
     np.testing.assert_allclose(turned_distances(start, end), wanted, rtol=1e-4)
     assert turned_distances(start, turn(start, 3, True)).diagonal().max() < 1e-5
+
+
+def test_tiles_of_one_niche_are_not_matched_with_each_other():
+    canvas = discs([3, 5, 7, 3, 5, 7])  # three niches, each seen from two of its cells
+    start, end, tile = np.arange(3), np.array([4, 5, 3]), np.array([0, 1, 2, 0, 1, 2])
+    number = np.zeros(3, np.int64)
+    assert rematch(canvas, start, end, number, 0).tolist() == [3, 4, 5]
+    apart = rematch(canvas, start, end, number, 0, tile)
+    assert sorted(apart) == [3, 4, 5]
+    assert not (tile[start] == tile[apart]).any()

@@ -40,7 +40,7 @@ def write_states(folder, ids):
 
 def write_pairs(folder, controls, targets):
     folder.mkdir(parents=True)
-    pairs = pd.DataFrame({"x_ctrl_id": controls, "x_tgt_id": targets, "transition_tag": TAG})
+    pairs = pd.DataFrame({"x_ctrl_id": controls, "x_tgt_id": targets, "transition_tag": TAG, "split": "test"})
     pairs["spatial_distance_um"] = np.linspace(10, 40, len(pairs))
     pairs["confidence"] = np.linspace(0.2, 0.9, len(pairs))
     pairs.to_parquet(folder / "pairs.parquet")

@@ -25,8 +25,9 @@ SIDE_PX = 12  # of the images compared: coarse form and brightness, no texture
 
 
 def rematch(
-    canvas: Tensor, start: NDArray[np.int64], end: NDArray[np.int64], transition: NDArray[np.int64], seed: int
-) -> NDArray[np.int64]:
+    canvas: Tensor, start: NDArray[np.int64], end: NDArray[np.int64], transition: NDArray[np.int64], seed: int,
+    tile: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:  # fmt: skip
     """Return ``end`` (pairs,) in another order within each transition, nearer to ``start`` in image.
 
     Parameters
@@ -35,12 +36,17 @@ def rematch(
         (cells, c, y, x) of which ``start`` and ``end`` are rows.
     transition
         (pairs,) its number.
+    tile
+        (cells,) niche of each cell, where images are niche tiles: those of one niche are the same image, and are kept
+        apart as they are in ``start`` and ``end``.
     """
     coarse = functional.adaptive_avg_pool2d(canvas, SIDE_PX)
     coarse = coarse / coarse.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
     found = end.copy()
     for rows in blocks(transition, np.random.default_rng(seed)):
         cost = turned_distances(coarse[start[rows]], coarse[end[rows]])
+        if tile is not None:
+            cost[tile[start[rows]][:, None] == tile[end[rows]][None]] = len(rows) * (1 + cost.max())
         found[rows] = end[rows][linear_sum_assignment(cost)[1]]
     return found
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spatia.learn.generator_cells import Reader
 from spatia.learn.generator_matching import rematch
+from spatia.learn.generator_tiles import TileReader
 from spatia.transitions.canvas import nearest_turn, turn_each
 
 AT_A_TIME = 256  # pairs
@@ -99,7 +100,8 @@ def read_pairs(
     block = reader.read(cells.tolist())
     first, last = place[: len(start)], place[len(start) :]
     if is_rematched and len(first):
-        last = rematch(block.canvas, first, last, transition, seed=0)
+        tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
+        last = rematch(block.canvas, first, last, transition, 0, tile)
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
         turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()

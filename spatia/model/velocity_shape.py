@@ -30,7 +30,7 @@ class VelocityShape:
     latent
         ``pixel``, or ``vae``: the flow runs in the latents of a KL-VAE (A2).
     linear_guess
-        The network adds to what x_t says about the velocity on average, instead of giving all of it.
+        The network adds to the straight line through the training pairs, instead of giving the whole velocity.
     channels, multipliers, blocks, attention
         U-Net: width of the first level, width of each level as a multiple of it, residual blocks per level, and
         whether the lowest level has self-attention.
