@@ -25,7 +25,8 @@ from spatia import keys
 from spatia.bench.regions import SCORES, Region, Task, load_region, make_tasks
 from spatia.io import read_table
 from spatia.measure.bootstrap import bootstrap, bootstrap_difference
-from spatia.measure.probes import probe_classes, probe_values
+from spatia.measure.probes import probe_classes
+from spatia.measure.value_probes import probe_values
 
 ARRAYS = ("z_cell_image", "z_image", "z_cell", "z", "z_cell_genes", "z_genes")
 

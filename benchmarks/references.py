@@ -37,8 +37,9 @@ from spatia.learn.dataset import CellDataset, LoadParams
 from spatia.learn.order import BatchOrder
 from spatia.learn.slides import SlideFiles
 from spatia.measure.bootstrap import Interval, bootstrap
-from spatia.measure.probes import probe_classes, probe_values
+from spatia.measure.probes import probe_classes
 from spatia.measure.references import cut_frames, shrink_frames, train_cnn
+from spatia.measure.value_probes import probe_values
 
 REDUCE = {"cut": cut_frames, "shrink": shrink_frames}
 # balanced accuracy, mean Pearson: quoted for these regions; which cells, classes and form of context is not known

@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from spatia.measure.probes import (
-    fit_class_probe,
-    fit_value_probe,
-    inner_folds,
-    knn_classes,
-    probe_classes,
-    probe_values,
-)
+from spatia.measure.probes import fit_class_probe, inner_folds, knn_classes, probe_classes
 from spatia.measure.scores import balanced_accuracy, pearson_per_gene
+from spatia.measure.value_probes import fit_value_probe, probe_values
 
 
 def rng(seed=0):

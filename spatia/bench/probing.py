@@ -11,7 +11,8 @@ import numpy as np
 from spatia.bench.regions import SCORES, Kind, Region, Task
 from spatia.measure.bootstrap import Interval, bootstrap, bootstrap_difference, resampled_pearson
 from spatia.measure.imputation import impute_by_neighbours, impute_by_ridge, log_counts
-from spatia.measure.probes import probe_classes, probe_values
+from spatia.measure.probes import probe_classes
+from spatia.measure.value_probes import probe_values
 
 TASK_NAMES: dict[Kind, tuple[str, str]] = {
     "classes": ("image -> cluster", "balanced accuracy"),

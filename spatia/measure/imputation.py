@@ -13,8 +13,9 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from spatia.measure.probes import Matrix, probe_values
+from spatia.measure.probes import Matrix
 from spatia.measure.scores import GeneScores, pearson_per_gene
+from spatia.measure.value_probes import probe_values
 
 Counts: TypeAlias = "NDArray[np.number] | sparse.csr_matrix"  # (cells, genes)
 
@@ -98,8 +99,8 @@ def impute_by_ridge(
 ) -> NDArray[np.float64]:
     """Return the log counts of the hidden genes read from embeddings by ridge regression, (m, hidden).
 
-    ``generator`` and ``groups`` choose the penalty as in :func:`spatia.measure.probes.fit_value_probe`. It is for the
-    caller to make sure that the embeddings did not see the hidden genes.
+    ``generator`` and ``groups`` choose the penalty as in :func:`spatia.measure.value_probes.fit_value_probe`. It is
+    for the caller to make sure that the embeddings did not see the hidden genes.
     """
     _check_genes(train_counts, is_hidden)
     return probe_values(train_z, log_counts(train_counts[:, is_hidden]), test_z, generator, groups)
