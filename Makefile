@@ -8,6 +8,8 @@ BIN    := $(abspath $(VENV))/bin
 CORES  ?= 2
 SNAKEMAKE = PATH="$(BIN):$$PATH" snakemake --snakefile workflow/Snakefile --cores $(CORES)
 READY  := $(VENV)/.ready
+PLANTED_TRAIN = planted_1 planted_2 planted_3 planted_4
+PLANTED_TEST  = planted_5
 
 .PHONY: help env demo real planted study test lint stress clean
 .DEFAULT_GOAL := help
@@ -34,10 +36,11 @@ real: $(READY)  ## real slides: make real DATA=folder that holds the bundles of 
 	$(SNAKEMAKE) --directory runs/real --configfile config/real/config.yaml --config bundles="$(abspath $(DATA))"
 	@echo "open runs/real/results/report.html"
 
-planted: $(READY)  ## three simulated donors: what embeddings and generated cells find of what was planted
+planted: $(READY)  ## five simulated donors: what embeddings and generated cells find of what was planted
 	$(SNAKEMAKE) --directory runs/planted --configfile config/planted/config.yaml
-	$(BIN)/python benchmarks/planted_classes.py runs/planted
-	$(BIN)/python benchmarks/counterfactuals.py --run runs/planted --slide planted_3 --generated runs/planted/results/generate/planted_3/generated
+	$(BIN)/python benchmarks/counterfactuals.py --run runs/planted --slide $(PLANTED_TEST) --generated runs/planted/results/generate/$(PLANTED_TEST)/generated
+	$(BIN)/python benchmarks/spatial_conditioning.py runs/planted --train $(PLANTED_TRAIN) --test $(PLANTED_TEST)
+	$(BIN)/python benchmarks/planted_classes.py runs/planted --train $(PLANTED_TRAIN) --test $(PLANTED_TEST)
 
 study: $(READY)  ## a study after make real: make study STUDY=ablation DATA=folder of the bundles
 	@test -n "$(STUDY)" -a -n "$(DATA)" || { echo "make study STUDY=NAME DATA=DIR: a file of config/studies, the bundles" >&2; exit 2; }

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,24 @@ from spatia.measure.generation import CONTROL, MEAN_TARGET
 from spatia.transition_params import FeaturesParams
 
 ENCODER = RandomEncoder()
+
+
+class Measured(NamedTuple):
+    """What a slide's counterfactuals are measured with."""
+
+    truth: Counterfactuals
+    crops: Crops
+    recipe: Recipe
+
+
+def read_measured(run: Path, slide: str, generated: Generated, features: Path) -> Measured:
+    """Return a simulated slide's counterfactuals in the size and stains of a generator."""
+    crops, params = open_crops(run / "results/crop" / slide / "crops"), load_params(features, FeaturesParams)
+    recipe = Recipe(
+        generated.stains, params.threshold, params.rim_share, params.min_cell_um2 / generated.pixel_size_um**2
+    )
+    folder = run / "results/simulate" / slide / "truth"
+    return Measured(read_counterfactuals(folder, crops, generated.stains, generated.image_px), crops, recipe)
 
 
 def measure(images: np.ndarray, recipe: Recipe, n_processes: int) -> CellSet:
@@ -128,13 +147,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON with all numbers")
     args = parser.parse_args()
 
-    generated, crops = open_generated(args.generated), open_crops(args.run / "results/crop" / args.slide / "crops")
-    params = load_params(args.params, FeaturesParams)
-    recipe = Recipe(
-        generated.stains, params.threshold, params.rim_share, params.min_cell_um2 / generated.pixel_size_um**2
-    )
-    folder = args.run / "results/simulate" / args.slide / "truth"
-    truth = read_counterfactuals(folder, crops, generated.stains, generated.image_px)
+    generated = open_generated(args.generated)
+    truth, crops, recipe = read_measured(args.run, args.slide, generated, args.params)
     print(f"# {args.generated}, {generated.image_px} px; factual images differ from crops by at most "
           f"{check_factual(truth, crops, generated)} grey steps")  # fmt: skip
     generator = np.random.default_rng(args.seed)

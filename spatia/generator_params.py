@@ -31,8 +31,9 @@ class FlowParams:
     turn_targets
         Put each target into that of its eight positions (turns, mirror images) which is nearest to its control.
     rematch
-        Hand the targets of a transition out anew, so that control and target differ least in image; which cells are
-        paired up with which transition stays as it is (:mod:`spatia.learn.generator_matching`).
+        Hand the targets of a transition out anew, so that control and target differ least in image and lie near each
+        other; which cells are paired up with which transition stays as it is
+        (:mod:`spatia.learn.generator_matching`).
     gain_jitter
         Sd of the log gain by which the stains of control and target are made brighter or darker, both alike, in
         training: slides are stained more or less.

@@ -1,11 +1,15 @@
 """Which target of its transition a control learns from."""
 
+import itertools
+
 import numpy as np
 import torch
 
 from spatia.learn import generator_matching
 from spatia.learn.generator_matching import blocks, rematch, turned_distances
 from spatia.transitions.canvas import turn
+
+ONE_PLACE = np.zeros((99, 2))
 
 
 def discs(radii, seed=0):
@@ -19,18 +23,18 @@ def test_small_controls_get_small_targets_and_no_target_is_lost():
     radii = np.concatenate([generator.uniform(2, 8, 30), generator.uniform(4, 10, 30)])
     canvas = discs(radii)
     start, end = np.arange(30), np.r_[30 + generator.permutation(20), 30 + np.arange(10)]  # ten targets occur twice
-    found = rematch(canvas, start, end, np.zeros(30, np.int64), 0)
+    found = rematch(canvas, ONE_PLACE, start, end, np.zeros(30, np.int64))
     assert sorted(found) == sorted(end)
     assert np.corrcoef(radii[start], radii[end])[0, 1] < 0.5
     assert np.corrcoef(radii[start], radii[found])[0, 1] > 0.9
-    assert np.array_equal(found, rematch(canvas, start, end, np.zeros(30, np.int64), 0))
+    assert np.array_equal(found, rematch(canvas, ONE_PLACE, start, end, np.zeros(30, np.int64)))
 
 
 def test_targets_stay_within_their_transition():
     canvas = discs(np.random.default_rng(1).uniform(2, 9, 40))
     transition = np.repeat([0, 1], 10)
     end = 20 + np.random.default_rng(2).permutation(20)
-    found = rematch(canvas, np.arange(20), end, transition, 0)
+    found = rematch(canvas, ONE_PLACE, np.arange(20), end, transition)
     for number in (0, 1):
         assert sorted(found[transition == number]) == sorted(end[transition == number])
 
@@ -38,10 +42,29 @@ def test_targets_stay_within_their_transition():
 def test_many_pairs_are_matched_in_parts_that_together_are_all(monkeypatch):
     monkeypatch.setattr(generator_matching, "MOST", 4)
     transition = np.repeat([3, 7], [10, 3])
-    parts = list(blocks(transition, np.random.default_rng(0)))
-    assert sorted(map(len, parts)) == [3, 3, 3, 4]
+    place = np.random.default_rng(0).uniform(0, 1, (13, 2)) * [1, 50]
+    parts = list(blocks(transition, place))
+    assert sorted(map(len, parts)) == [2, 2, 3, 3, 3]
     assert sorted(np.concatenate(parts)) == list(range(13))
     assert all(len(set(transition[part])) == 1 for part in parts)
+    areas = sorted(place[part, 1].tolist() for part in parts if transition[part[0]] == 3)
+    assert all(max(left) < min(right) for left, right in itertools.pairwise(areas))
+
+
+def test_what_the_place_tells_about_the_target_stays_true():
+    # targets are large in the east and small in the west, controls are of all sizes everywhere
+    generator = np.random.default_rng(3)
+    is_east = np.arange(60) % 2 == 1
+    radii = np.concatenate([generator.uniform(3, 9, 60), np.where(is_east, 8, 5) + generator.uniform(-1.5, 1.5, 60)])
+    place = np.stack([generator.uniform(0, 100, 120), np.r_[is_east, is_east] * 400.0], axis=1)
+    canvas, number = discs(radii), np.zeros(60, np.int64)
+    start, end = np.arange(60), 60 + np.arange(60)
+    by_image_alone = rematch(canvas, ONE_PLACE.repeat(2, 0), start, end, number)
+    found = rematch(canvas, place, start, end, number)
+    assert (is_east[by_image_alone - 60] == is_east).mean() < 0.7
+    assert (is_east[found - 60] == is_east).mean() > 0.8
+    west = start[~is_east]
+    assert np.corrcoef(radii[west], radii[found[west]])[0, 1] > 0.7 > np.corrcoef(radii[west], radii[end[west]])[0, 1]
 
 
 def test_distances_are_those_of_the_nearest_position():
@@ -57,7 +80,7 @@ def test_tiles_of_one_niche_are_not_matched_with_each_other():
     canvas = discs([3, 5, 7, 3, 5, 7])  # three niches, each seen from two of its cells
     start, end, tile = np.arange(3), np.array([4, 5, 3]), np.array([0, 1, 2, 0, 1, 2])
     number = np.zeros(3, np.int64)
-    assert rematch(canvas, start, end, number, 0).tolist() == [3, 4, 5]
-    apart = rematch(canvas, start, end, number, 0, tile)
+    assert rematch(canvas, ONE_PLACE, start, end, number).tolist() == [3, 4, 5]
+    apart = rematch(canvas, ONE_PLACE, start, end, number, tile)
     assert sorted(apart) == [3, 4, 5]
     assert not (tile[start] == tile[apart]).any()

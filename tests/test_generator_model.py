@@ -188,6 +188,19 @@ def test_context_is_standardised_with_the_training_cells():
     torch.testing.assert_close(scaled.std(0, unbiased=False), torch.ones(5))
 
 
+def test_noise_hides_what_one_value_of_the_context_says_in_training_only():
+    model = make(context_noise=1.0)
+    field, time = torch.rand(2, 3, 16, 16), torch.full((2,), 0.5)
+    told = conditions(context=torch.ones(2, 5))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(field, time, told), model(field, time, told))
+        model.train()
+        assert not torch.equal(model(field, time, told), model(field, time, told))
+        nothing = conditions(context=torch.ones(2, 5), no_context=True)
+        assert torch.equal(model(field, time, nothing), model(field, time, nothing))
+
+
 def test_a_generator_without_context_has_no_such_weights():
     model = make(n_context=0)
     assert model.conditioning.context is None

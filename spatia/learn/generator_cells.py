@@ -29,10 +29,11 @@ PER_NICHE = ("z_niche", "z_tissue")
 
 @dataclass(frozen=True)
 class CellBlock:
-    """Some cells: canvases (n, c + 1, side, side) in [-1, 1] and contexts (n, w)."""
+    """Some cells: canvases (n, c + 1, side, side) in [-1, 1], contexts (n, w), where they lie (n, 2: y, x) in um."""
 
     canvas: Tensor
     context: Tensor
+    place_um: NDArray[np.float64]
 
 
 class Reader(Protocol):
@@ -140,7 +141,9 @@ class CellReader:
         for place, row in enumerate(rows.tolist()):
             frames[place] = shrink(self.crops.frame(row)[self.channels], self._weights)
             coverage[place] = shrink(255 * self.crops.mask(row)[None].astype(np.uint8), self._weights)[0]
-        return CellBlock(to_canvas(frames, coverage), self.context.read(cell_ids))
+        corners = self.crops.index[["y0", "x0"]].to_numpy(np.float64)[rows]
+        place_um = corners * float(self.crops.header["pixel_size_um"])
+        return CellBlock(to_canvas(frames, coverage), self.context.read(cell_ids), place_um)
 
 
 def _rows_of(name: str, index: pd.Index, cell_ids: Sequence[str], what: str) -> NDArray[np.int64]:

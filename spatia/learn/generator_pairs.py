@@ -101,7 +101,7 @@ def read_pairs(
     first, last = place[: len(start)], place[len(start) :]
     if is_rematched and len(first):
         tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
-        last = rematch(block.canvas, first, last, transition, 0, tile)
+        last = rematch(block.canvas, block.place_um, first, last, transition, tile)
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
         turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()

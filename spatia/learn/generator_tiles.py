@@ -90,7 +90,8 @@ class TileReader:
         windows = read_windows(self._cache, self._level, [places], n_stains, self.niche_px).numpy()
         frames = np.stack([shrink(window, self._weights) for window in windows])
         coverage = np.stack([self._coverage(y0, x0) for y0, x0 in zip(places.y0, places.x0, strict=True)])
-        return CellBlock(to_canvas(frames, coverage), self.context.read(cell_ids))
+        place_um = np.stack([places.y0, places.x0], axis=1).astype(np.float64) * self._pixel_um
+        return CellBlock(to_canvas(frames, coverage), self.context.read(cell_ids), place_um)
 
     def _coverage(self, y0: int, x0: int) -> np.ndarray:
         inside = inside_slide(int(y0), int(x0), self.niche_px, self._shape_px)

@@ -90,8 +90,9 @@ class Perturbation(nn.Module):
 class Context(nn.Module):
     """Frozen embeddings of the control cell -> one vector; a learned one where none is said.
 
-    They are standardised with mean and sd of the training cells, which are buffers, and pass a narrow layer: a wide
-    one would let the network know every training cell by name.
+    They are standardised with mean and sd of the training cells, which are buffers, and pass a narrow layer. In
+    training, noise is added to them: embeddings have more values than a rare transition has cells, and without it the
+    network knows every training cell by name. What many values say together outlasts the noise.
     """
 
     mean: Tensor
@@ -101,6 +102,7 @@ class Context(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_values))
         self.register_buffer("sd", torch.ones(n_values))
+        self.noise = shape.context_noise
         self.narrow = nn.Linear(n_values, shape.context_width)
         self.widen = nn.Sequential(
             nn.SiLU(), nn.Dropout(shape.dropout), nn.Linear(shape.context_width, shape.embedding)
@@ -114,7 +116,10 @@ class Context(nn.Module):
 
     def forward(self, context: Tensor, is_missing: Tensor) -> Tensor:
         """Return (b, embedding)."""
-        said = self.widen(self.narrow((context - self.mean) / self.sd))
+        standard = (context - self.mean) / self.sd
+        if self.training and self.noise:
+            standard = standard + self.noise * torch.randn_like(standard)
+        said = self.widen(self.narrow(standard))
         return torch.where(is_missing[:, None], self.nothing.to(said.dtype), said)
 
 

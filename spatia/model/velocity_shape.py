@@ -45,6 +45,8 @@ class VelocityShape:
         Width of the vector that modulates every block (FiLM): time + perturbation + context.
     token, gene_width, context_width
         Widths of a transition's token, of its projected signature, and of the projected context.
+    context_noise
+        Sd of what is added to the standardised context in training.
     dropout
         In residual blocks.
     vae_channels
@@ -68,6 +70,7 @@ class VelocityShape:
     token: int = 32
     gene_width: int = 32
     context_width: int = 64
+    context_noise: float = 1.0
     dropout: float = 0.0
     vae_channels: int = 32
 
@@ -100,7 +103,7 @@ class VelocityShape:
 GENERATOR_PRESETS: dict[str, VelocityShape] = {
     "tiny": VelocityShape(
         image_px=16, channels=16, multipliers=(1, 2), stem=1, width=32, depth=2, heads=2, embedding=32, token=8,
-        gene_width=8, context_width=16, dropout=0.0, vae_channels=16,
+        gene_width=8, context_width=16, context_noise=0.0, dropout=0.0, vae_channels=16,
     ),
     "cpu": VelocityShape(),
     "small": VelocityShape(image_px=96, channels=64, multipliers=(1, 2, 2, 2), blocks=2, embedding=256, dropout=0.1),
