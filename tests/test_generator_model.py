@@ -189,7 +189,7 @@ def test_context_is_standardised_with_the_training_cells():
 
 
 def test_noise_hides_what_one_value_of_the_context_says_in_training_only():
-    model = make(context_noise=1.0)
+    model = trained(make(context_noise=1.0))
     field, time = torch.rand(2, 3, 16, 16), torch.full((2,), 0.5)
     told = conditions(context=torch.ones(2, 5))
     torch.manual_seed(0)
