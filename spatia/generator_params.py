@@ -22,6 +22,8 @@ class FlowParams:
         What is generated: crops of a ``cell``, or the ``niche`` tiles around control and target.
     stains
         ``microscope``: all stains but H&E that the training slides share; ``all``: H&E too; or a list of names.
+    nucleus_outline
+        Give the nucleus an outline of its own in the canvases of cells (:mod:`spatia.transitions.canvas`).
     context
         Embeddings of the control that are told: ``full`` (cell, niche and tissue), ``cell`` (its own), ``none``.
     contrast, rho, margin
@@ -58,6 +60,7 @@ class FlowParams:
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     target: Literal["cell", "niche"] = "cell"
     stains: Literal["microscope", "all"] | list[str] = "microscope"
+    nucleus_outline: bool = True
     context: Literal["full", "cell", "none"] = "full"
     contrast: Literal["minus", "hinge", "none", "plus"] = "minus"
     rho: float = 0.05

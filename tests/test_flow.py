@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from spatia.transitions.averaging import decay_at, update_average
-from spatia.transitions.canvas import OUTSIDE, from_canvas, profile, to_canvas, turn, turn_each
+from spatia.transitions.canvas import (
+    OUTSIDE,
+    from_canvas,
+    n_channels_of,
+    profile,
+    to_canvas,
+    turn,
+    turn_each,
+    with_gain,
+)
 from spatia.transitions.flow import (
     add_noise,
     bridge,
@@ -184,6 +193,44 @@ def test_halfway_between_two_cells_is_one_cell_of_middle_size_without_inner_edge
     assert abs(int((between > 0).sum()) - int((wanted > 0).sum())) <= 0.03 * (wanted > 0).sum()
     inside = a_disc(8, 255)[1][0] == 255
     assert int(np.ptp(between[inside])) <= 3
+
+
+def with_nucleus(radius: float, grey: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a cell of radius 15 with cytoplasm of grey 40 in two stains, the second of which shows a nucleus."""
+    frames, coverage = a_disc(15, 40)
+    nucleus = a_disc(radius, 255)[1] >= 128
+    return np.concatenate([frames, np.where(nucleus[:, None], grey, frames)], axis=1), coverage, nucleus
+
+
+def test_a_canvas_with_a_nucleus_becomes_the_image_that_it_was():
+    frames, coverage, nucleus = with_nucleus(6)
+    frames[0, 1, 22:26, 20:24] = [[180], [220], [190], [230]]
+    ragged = nucleus & (np.indices(nucleus.shape[1:]).sum(0) % 5 > 0)
+    for mask in (nucleus, ragged, np.zeros_like(nucleus), coverage >= 128):
+        canvas = to_canvas(frames, coverage, 1, mask)
+        assert canvas.shape == (1, n_channels_of(2, 1), 48, 48)
+        assert bool(canvas.isfinite().all())
+        assert np.array_equal(from_canvas(canvas, 1), np.where(coverage[:, None] >= 255 * OUTSIDE, frames, 0))
+
+
+def test_halfway_between_two_nuclei_is_one_nucleus_of_middle_size_with_one_edge():
+    small, large = (to_canvas(*with_nucleus(r)[:2], 1, with_nucleus(r)[2]) for r in (4, 10))
+    between = from_canvas((small + large) / 2, 1)[0, 1].astype(int)
+    nucleus = with_nucleus(7)[2][0]
+    bright = between > 120
+    assert abs(int(bright.sum()) - int(nucleus.sum())) <= 0.1 * nucleus.sum()
+    mean = to_canvas(*with_nucleus(4)[:2]) / 2 + to_canvas(*with_nucleus(10)[:2]) / 2
+    plain = from_canvas(mean)[0, 1].astype(int)
+    in_steps = [int(((image > 60) & (image < 180)).sum()) for image in (between, plain)]
+    assert in_steps[0] <= 30 < 200 <= in_steps[1]
+
+
+def test_stains_within_and_around_a_nucleus_have_the_same_gain():
+    frames, coverage, nucleus = with_nucleus(6, grey=100)
+    canvas = with_gain(to_canvas(frames, coverage, 1, nucleus), torch.tensor([[0.5**0.5, 1.2]]), 1)
+    image = from_canvas(canvas, 1)[0, :, 24, :].astype(int)
+    assert image[:, 24].tolist() == [20, 144]
+    assert image[:, 12].tolist() == [20, 58]
 
 
 def test_stains_go_on_beyond_the_outline_and_end_in_the_mean_of_the_cell():

@@ -3,19 +3,21 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from spatia.learn import generator_matching
-from spatia.learn.generator_matching import blocks, rematch, turned_distances
-from spatia.transitions.canvas import turn
+from spatia.learn.generator_matching import blocks, looks_of, rematch
+from spatia.transitions.canvas import to_canvas, turn
 
 ONE_PLACE = np.zeros((99, 2))
 
 
-def discs(radii, seed=0):
-    """Return canvases of one channel: off-centre discs, so that their position in the square counts."""
-    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
-    return torch.stack([((y - 9).square() + (x - 12).square() < r**2).float() for r in radii])[:, None]
+def discs(radii):
+    """Return canvases of one even stain: discs."""
+    y, x = np.indices((24, 24))
+    shares = np.stack([(y - 9) ** 2 + (x - 12) ** 2 < r**2 for r in radii])
+    return to_canvas((shares * 100).astype(np.uint8)[:, None], 255 * shares.astype(np.uint8))
 
 
 def test_small_controls_get_small_targets_and_no_target_is_lost():
@@ -67,13 +69,38 @@ def test_what_the_place_tells_about_the_target_stays_true():
     assert np.corrcoef(radii[west], radii[found[west]])[0, 1] > 0.7 > np.corrcoef(radii[west], radii[end[west]])[0, 1]
 
 
-def test_distances_are_those_of_the_nearest_position():
-    start, end = torch.rand(3, 2, 6, 6), torch.rand(4, 2, 6, 6)
-    wanted = [
-        [min(float((turn(b, k % 4, k >= 4) - a).square().sum()) for k in range(8)) for b in end] for a in start
-    ]  # fmt: skip
-    np.testing.assert_allclose(turned_distances(start, end), wanted, rtol=1e-4)
-    assert turned_distances(start, turn(start, 3, True)).diagonal().max() < 1e-5
+def an_ellipse(long, short, y0=24, x0=24):
+    """Return the mask (48, 48) of an ellipse that lies from left to right."""
+    y, x = np.indices((48, 48))
+    return ((y - y0) / short) ** 2 + ((x - x0) / long) ** 2 < 1
+
+
+def test_looks_are_size_elongation_brightness_and_texture_of_cell_and_nucleus():
+    cell, nucleus = an_ellipse(20, 10), an_ellipse(6, 3, x0=32)
+    stain, dapi = (
+        np.where(cell, 64, 0),
+        np.where(nucleus, np.where(np.indices((48, 48)).sum(0) % 2, 225, 169), cell * 16),
+    )
+    frames = np.stack([stain, dapi])[None].astype(np.uint8)
+    canvas = to_canvas(frames, 255 * cell[None].astype(np.uint8), 1, nucleus[None])
+    size, elongation, level, dapi_level, spread, dapi_spread, *own = looks_of(canvas, 1)[0].tolist()
+    assert np.exp(size) == pytest.approx(np.pi * 200, rel=0.02)
+    assert np.exp(elongation) == pytest.approx(2, rel=0.03)
+    assert (level + 1) / 2 == pytest.approx((64 / 255) ** 0.5, abs=1e-3)
+    assert spread == pytest.approx(0, abs=1e-3)
+    assert (dapi_level + 1) / 2 == pytest.approx((16 / 255) ** 0.5, abs=1e-3)  # around the nucleus
+    assert dapi_spread == pytest.approx(0, abs=1e-3)
+    own_size, own_elongation, off, within, grain = own
+    assert np.exp(own_size) == pytest.approx(nucleus.sum(), rel=0.01)
+    assert np.exp(own_elongation) == pytest.approx(2, rel=0.1)
+    assert off == pytest.approx(8 / cell.sum() ** 0.5, rel=0.05)
+    assert (within + 1) / 2 == pytest.approx(14 / 255**0.5, rel=0.01)
+    assert grain == pytest.approx(2 / 255**0.5, rel=0.02)
+
+
+def test_looks_are_the_same_whichever_way_a_cell_lies():
+    canvas = to_canvas(np.full((1, 2, 48, 48), 90, np.uint8), 255 * an_ellipse(15, 7, y0=20)[None].astype(np.uint8))
+    torch.testing.assert_close(looks_of(turn(canvas, 1, True)), looks_of(canvas), atol=1e-4, rtol=1e-4)
 
 
 def test_tiles_of_one_niche_are_not_matched_with_each_other():
@@ -81,6 +108,6 @@ def test_tiles_of_one_niche_are_not_matched_with_each_other():
     start, end, tile = np.arange(3), np.array([4, 5, 3]), np.array([0, 1, 2, 0, 1, 2])
     number = np.zeros(3, np.int64)
     assert rematch(canvas, ONE_PLACE, start, end, number).tolist() == [3, 4, 5]
-    apart = rematch(canvas, ONE_PLACE, start, end, number, tile)
+    apart = rematch(canvas, ONE_PLACE, start, end, number, None, tile)
     assert sorted(apart) == [3, 4, 5]
     assert not (tile[start] == tile[apart]).any()

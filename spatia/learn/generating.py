@@ -99,7 +99,7 @@ def generate(
     """Yield images (n, c, y, x) of a request's cells, in order, ``batch`` at a time."""
     for start in range(0, len(request.cell_ids), batch):
         ids = request.cell_ids[start : start + batch]
-        yield from_canvas(follow_cells(model, reader, request, ids, sampler, machine)[-1])
+        yield from_canvas(follow_cells(model, reader, request, ids, sampler, machine)[-1], reader.dapi)
 
 
 def follow_cells(

@@ -19,6 +19,7 @@ from spatia.cells.frames import shrink, shrink_weights
 from spatia.cells.scaling import HE_STAINS
 from spatia.errors import SpatiaError
 from spatia.io import read_json, read_table
+from spatia.measure.segment import find_nucleus
 from spatia.transitions.canvas import to_canvas
 
 ContextKind = Literal["full", "cell", "none"]
@@ -29,7 +30,7 @@ PER_NICHE = ("z_niche", "z_tissue")
 
 @dataclass(frozen=True)
 class CellBlock:
-    """Some cells: canvases (n, c + 1, side, side) in [-1, 1], contexts (n, w), where they lie (n, 2: y, x) in um."""
+    """Some cells: canvases (n, channels, side, side) in [-1, 1], contexts (n, w), where they lie (n, 2: y, x) in um."""
 
     canvas: Tensor
     context: Tensor
@@ -41,6 +42,7 @@ class Reader(Protocol):
 
     name: str
     image_px: int
+    dapi: int | None  # the stain whose nucleus has an outline in canvases
 
     @property
     def window_um(self) -> float:
@@ -99,6 +101,8 @@ class CellReader:
         Reads the embeddings of the cells.
     stains, image_px
         Which channels, in which order, and the side of the images.
+    nucleus_outline
+        Whether canvases hold the nucleus' outline, where there is DAPI.
 
     Raises
     ------
@@ -106,8 +110,12 @@ class CellReader:
         If the slide lacks a stain.
     """
 
-    def __init__(self, name: str, crops: Path, context: ContextReader, stains: Sequence[str], image_px: int) -> None:
+    def __init__(
+        self, name: str, crops: Path, context: ContextReader, stains: Sequence[str], image_px: int,
+        nucleus_outline: bool = False,
+    ) -> None:  # fmt: skip
         self.name, self.image_px, self.context = name, image_px, context
+        self.dapi = dapi_of(stains, nucleus_outline)
         self.crops = open_crops(crops)
         self.channels = places_of_stains(name, self.crops, stains)
         if image_px > self.crops.window_px:
@@ -143,7 +151,8 @@ class CellReader:
             coverage[place] = shrink(255 * self.crops.mask(row)[None].astype(np.uint8), self._weights)[0]
         corners = self.crops.index[["y0", "x0"]].to_numpy(np.float64)[rows]
         place_um = corners * float(self.crops.header["pixel_size_um"])
-        return CellBlock(to_canvas(frames, coverage), self.context.read(cell_ids), place_um)
+        nucleus = None if self.dapi is None else nuclei_of(frames[:, self.dapi], coverage)
+        return CellBlock(to_canvas(frames, coverage, self.dapi, nucleus), self.context.read(cell_ids), place_um)
 
 
 def _rows_of(name: str, index: pd.Index, cell_ids: Sequence[str], what: str) -> NDArray[np.int64]:
@@ -155,6 +164,18 @@ def _rows_of(name: str, index: pd.Index, cell_ids: Sequence[str], what: str) -> 
             "of different runs, make them anew"
         )
     return rows.astype(np.int64)
+
+
+def dapi_of(stains: Sequence[str], nucleus_outline: bool) -> int | None:
+    """Return the stain whose nucleus has an outline in canvases, if any."""
+    return list(stains).index(keys.DAPI) if nucleus_outline and keys.DAPI in stains else None
+
+
+def nuclei_of(dapi: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return the nuclei (n, y, x) that cells show in DAPI, found as when features are measured."""
+    is_cell = coverage >= np.uint8(128)
+    found = [find_nucleus(d.astype(np.float32), c) if c.any() else c for d, c in zip(dapi, is_cell, strict=True)]
+    return np.stack(found)
 
 
 def places_of_stains(name: str, crops: Crops, stains: Sequence[str]) -> list[int]:

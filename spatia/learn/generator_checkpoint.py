@@ -18,12 +18,14 @@ import spatia
 from spatia.errors import SpatiaError
 from spatia.io import whole_dir, write_json
 from spatia.learn.checkpoint import read_record
+from spatia.learn.generator_cells import dapi_of
 from spatia.learn.generator_readers import Target
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import VelocityShape
 from spatia.transition_plan import Transition, transition_from_dict, transition_to_dict
+from spatia.transitions.canvas import n_channels_of
 
-FORMAT = 2
+FORMAT = 3
 TENSORS = "generator.safetensors"
 HEADER = "generator.json"
 
@@ -36,6 +38,8 @@ class Scope:
     ----------
     stains, species, target, window_um
         Of its images; ``target`` says what they show, a cell or a niche tile.
+    nucleus_outline
+        Whether canvases hold the nucleus' outline, where there is DAPI.
     transitions, genes, signatures
         ``signatures`` is (transitions, genes): dg of each.
     context, context_arrays, context_width, embedded_by
@@ -47,6 +51,7 @@ class Scope:
     species: str
     target: Target
     window_um: float
+    nucleus_outline: bool
     transitions: tuple[Transition, ...]
     genes: tuple[str, ...]
     signatures: NDArray[np.float32]
@@ -54,6 +59,11 @@ class Scope:
     context_arrays: tuple[str, ...]
     context_width: int
     embedded_by: dict[str, Any]
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a canvas."""
+        return n_channels_of(len(self.stains), dapi_of(self.stains, self.nucleus_outline))
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -73,7 +83,7 @@ class GeneratorCheckpoint:
 
 def make_generator(shape: VelocityShape, scope: Scope) -> Generator:
     """Return an untrained generator of this scope."""
-    model = Generator(shape, len(scope.stains) + 1, len(scope.transitions), len(scope.genes), scope.context_width)
+    model = Generator(shape, scope.n_channels, len(scope.transitions), len(scope.genes), scope.context_width)
     model.conditioning.perturbation.set_signatures(torch.from_numpy(scope.signatures))
     return model
 
@@ -90,6 +100,7 @@ def write_generator(
         "target": scope.target,
         "image_px": shape.image_px,
         "window_um": scope.window_um,
+        "nucleus_outline": scope.nucleus_outline,
         **about,
         "context": scope.context,
         "context_arrays": list(scope.context_arrays),
@@ -134,6 +145,7 @@ def _scope(record: dict[str, Any]) -> Scope:
         species=record["species"],
         target=record["target"],
         window_um=float(record["window_um"]),
+        nucleus_outline=bool(record["nucleus_outline"]),
         transitions=tuple(transitions),
         genes=tuple(record["genes"]),
         signatures=np.asarray([record["dg"][transition.tag] for transition in transitions], np.float32),

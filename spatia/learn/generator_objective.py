@@ -11,7 +11,7 @@ from spatia.learn.generator_pairs import PairBatch
 from spatia.model.conditions import Conditions
 from spatia.model.vae import vae_losses
 from spatia.model.velocity import Generator
-from spatia.transitions.canvas import profile, with_gain
+from spatia.transitions.canvas import n_channels_of, profile, with_gain
 from spatia.transitions.flow import (
     Contrast,
     add_noise,
@@ -60,8 +60,9 @@ def vary_gain(batch: PairBatch, sd: float, generator: torch.Generator) -> tuple[
     """
     if sd == 0:
         return batch.start, batch.end
-    gain = (sd * torch.randn(len(batch), batch.start.shape[1] - 1, generator=generator)).exp()
-    return with_gain(batch.start, gain), with_gain(batch.end, gain)
+    n_stains = batch.start.shape[1] - n_channels_of(0, batch.dapi)
+    gain = (sd * torch.randn(len(batch), n_stains, generator=generator)).exp()
+    return with_gain(batch.start, gain, batch.dapi), with_gain(batch.end, gain, batch.dapi)
 
 
 def flow_losses(

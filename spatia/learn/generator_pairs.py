@@ -25,7 +25,7 @@ class PairBatch:
     Attributes
     ----------
     start, end
-        (b, c + 1, y, x) canvases of control and target.
+        (b, channels, y, x) canvases of control and target.
     transition
         (b,) its number.
     context
@@ -34,6 +34,8 @@ class PairBatch:
         (b,) how much the pair counts, 1 on average.
     cell_id
         Of the control.
+    dapi
+        The stain whose nucleus has an outline in the canvases.
     """
 
     start: Tensor
@@ -42,6 +44,7 @@ class PairBatch:
     context: Tensor
     weight: Tensor
     cell_id: tuple[str, ...]
+    dapi: int | None = None
 
     def __len__(self) -> int:
         return len(self.transition)
@@ -54,12 +57,14 @@ class PairSet:
     Attributes
     ----------
     canvas, context
-        (cells, c + 1, y, x), (cells, w).
+        (cells, channels, y, x), (cells, w).
     start, end, turned, transition, weight
         (pairs,) rows of the cells, position of the target (0 to 7: a square's symmetries), number of the transition,
         weight.
     cell_id
         (pairs,) of the control.
+    dapi
+        The stain whose nucleus has an outline in the canvases.
     """
 
     canvas: Tensor
@@ -70,6 +75,7 @@ class PairSet:
     transition: NDArray[np.int64]
     weight: NDArray[np.float32]
     cell_id: NDArray[np.str_]
+    dapi: int | None = None
 
     def __len__(self) -> int:
         return len(self.start)
@@ -84,6 +90,7 @@ class PairSet:
             self.context[start],
             torch.from_numpy(self.weight[pairs]),
             tuple(self.cell_id[pairs].tolist()),
+            self.dapi,
         )
 
 
@@ -101,11 +108,12 @@ def read_pairs(
     first, last = place[: len(start)], place[len(start) :]
     if is_rematched and len(first):
         tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
-        last = rematch(block.canvas, block.place_um, first, last, transition, tile)
+        last = rematch(block.canvas, block.place_um, first, last, transition, reader.dapi, tile)
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
         turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()
-    return PairSet(block.canvas, block.context, first, last, turned, transition, weight, np.asarray(start, np.str_))
+    ids = np.asarray(start, np.str_)
+    return PairSet(block.canvas, block.context, first, last, turned, transition, weight, ids, reader.dapi)
 
 
 def join_pairs(parts: Sequence[PairSet]) -> PairSet:
@@ -120,6 +128,7 @@ def join_pairs(parts: Sequence[PairSet]) -> PairSet:
         np.concatenate([part.transition for part in parts]),
         np.concatenate([part.weight for part in parts]),
         np.concatenate([part.cell_id for part in parts]),
+        parts[0].dapi,
     )
 
 

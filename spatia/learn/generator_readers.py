@@ -38,8 +38,9 @@ class ReaderFiles:
 
 
 def open_reader(
-    target: Target, files: ReaderFiles, stains: Sequence[str], image_px: int, arrays: Sequence[str]
-) -> Reader:
+    target: Target, files: ReaderFiles, stains: Sequence[str], image_px: int, arrays: Sequence[str],
+    nucleus_outline: bool = False,
+) -> Reader:  # fmt: skip
     """Return what reads a slide's images and contexts by cell id.
 
     Raises
@@ -49,7 +50,7 @@ def open_reader(
     """
     context = ContextReader(files.name, files.embeddings, arrays)
     if target == "cell":
-        return CellReader(files.name, files.crops, context, stains, image_px)
+        return CellReader(files.name, files.crops, context, stains, image_px, nucleus_outline)
     if files.tiles is None:
         raise SpatiaError(
             f"slide {files.name}: a generator of niche tiles needs --tiles, found none; give what tile wrote"

@@ -76,13 +76,17 @@ def read_pair_data(
     genes, dg = read_signatures(signatures, transitions)
     arrays = CONTEXT_ARRAYS[params.context]
     image_px = params.shape().image_px
-    readers = {slide.name: open_reader(params.target, slide.files, stains, image_px, arrays) for slide in slides}
+    has_outline = params.nucleus_outline and params.target == "cell"
+    readers = {
+        slide.name: open_reader(params.target, slide.files, stains, image_px, arrays, has_outline) for slide in slides
+    }
     sets = {
         name: _pairs_of(readers[name], tables[name], transitions, params) for name in tables
     }  # fmt: skip
     scope = Scope(
-        stains, species, params.target, readers[train[0].name].window_um, transitions, genes, dg, params.context,
-        arrays,        sets[train[0].name].context.shape[1], embedded_by(train[0].files.embeddings) if arrays else {},
+        stains, species, params.target, readers[train[0].name].window_um, has_outline, transitions, genes, dg,
+        params.context, arrays, sets[train[0].name].context.shape[1],
+        embedded_by(train[0].files.embeddings) if arrays else {},
     )  # fmt: skip
     learned = join_pairs([sets[slide.name] for slide in train])
     watched = join_pairs([sets[slide.name] for slide in val]) if val else None

@@ -44,6 +44,7 @@ class TileReader:
         image_px: int,
     ) -> None:  # fmt: skip
         self.name, self.image_px, self.context = name, image_px, context
+        self.dapi: int | None = None  # a tile has many nuclei
         opened = open_crops(crops)
         self.niche_px = int(read_json(tiles / "tiles.json")["niche_px"])
         if image_px > self.niche_px:

@@ -58,7 +58,7 @@ def trace_cells(
         if request.method != SPATIA or not chosen:
             continue
         path = follow_cells(model, reader, request, chosen, sampler, machine)
-        images.append(np.stack([from_canvas(path[stop]) for stop in stops], axis=1))
+        images.append(np.stack([from_canvas(path[stop], reader.dapi) for stop in stops], axis=1))
         ids += chosen
         tags += [request.tag] * len(chosen)
     if not images:

@@ -17,6 +17,8 @@ from spatia.model.velocity_shape import VelocityShape
 LONGEST = 10_000.0  # wavelengths of the time features reach from 2 pi / 1000 up to so many times that
 TIME_SCALE = 1000.0  # t in [0, 1] is spread as diffusion steps are
 
+LEAST_SHARE = 1e-4  # of the first component's variance that a component needs
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -90,36 +92,46 @@ class Perturbation(nn.Module):
 class Context(nn.Module):
     """Frozen embeddings of the control cell -> one vector; a learned one where none is said.
 
-    They are standardised with mean and sd of the training cells, which are buffers, and pass a narrow layer. In
-    training, noise is added to them: embeddings have more values than a rare transition has cells, and without it the
-    network knows every training cell by name. What many values say together outlasts the noise.
+    What is told are their first principal components over the training cells, each at sd 1, with noise in training.
+    Embeddings have hundreds of values, more than a rare transition has cells: told all of them, the network knows
+    every training cell by name, and what it says of others is worse than if it were told nothing.
     """
 
     mean: Tensor
-    sd: Tensor
+    basis: Tensor
 
     def __init__(self, shape: VelocityShape, n_values: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_values))
-        self.register_buffer("sd", torch.ones(n_values))
+        self.register_buffer("basis", torch.eye(n_values, shape.context_width))
         self.noise = shape.context_noise
-        self.narrow = nn.Linear(n_values, shape.context_width)
         self.widen = nn.Sequential(
-            nn.SiLU(), nn.Dropout(shape.dropout), nn.Linear(shape.context_width, shape.embedding)
-        )
+            nn.Linear(shape.context_width, shape.embedding), nn.SiLU(), nn.Dropout(shape.dropout),
+            nn.Linear(shape.embedding, shape.embedding),
+        )  # fmt: skip
         self.nothing = nn.Parameter(torch.zeros(shape.embedding))
 
     def set_scale(self, context: Tensor) -> None:
-        """Take mean and sd from the (cells, values) of the training cells."""
+        """Take the components from the (cells, values) of the training cells; values count equally, at sd 1."""
+        context = context.double()
         self.mean.copy_(context.mean(0))
-        self.sd.copy_(context.std(0, unbiased=False).clamp(min=1e-6))
+        spread = context.std(0, unbiased=False).clamp(min=1e-6)
+        standard = (context - context.mean(0)) / spread
+        variance, axes = torch.linalg.eigh(standard.T @ standard / len(context))
+        variance, axes = variance.flip(0), axes.flip(1)
+        # few cells span few directions; the others say nothing, and must not be blown up
+        is_real = variance > LEAST_SHARE * variance[0].clamp(min=1e-12)
+        scale = torch.where(is_real, variance.clamp(min=1e-12).rsqrt(), 0.0)
+        found = (axes * scale / spread[:, None])[:, : self.basis.shape[1]]
+        self.basis.zero_()
+        self.basis[:, : found.shape[1]] = found.to(self.basis)
 
     def forward(self, context: Tensor, is_missing: Tensor) -> Tensor:
         """Return (b, embedding)."""
-        standard = (context - self.mean) / self.sd
+        told = (context - self.mean) @ self.basis
         if self.training and self.noise:
-            standard = standard + self.noise * torch.randn_like(standard)
-        said = self.widen(self.narrow(standard))
+            told = told + self.noise * torch.randn_like(told)
+        said = self.widen(told)
         return torch.where(is_missing[:, None], self.nothing.to(said.dtype), said)
 
 

@@ -44,9 +44,10 @@ class VelocityShape:
     embedding
         Width of the vector that modulates every block (FiLM): time + perturbation + context.
     token, gene_width, context_width
-        Widths of a transition's token, of its projected signature, and of the projected context.
+        Widths of a transition's token and of its projected signature, and how many components of the context are
+        told.
     context_noise
-        Sd of what is added to the standardised context in training.
+        Sd of what is added to the components of the context, each of sd 1, in training.
     dropout
         In residual blocks.
     vae_channels
@@ -69,8 +70,8 @@ class VelocityShape:
     embedding: int = 128
     token: int = 32
     gene_width: int = 32
-    context_width: int = 64
-    context_noise: float = 1.0
+    context_width: int = 16
+    context_noise: float = 0.5
     dropout: float = 0.0
     vae_channels: int = 32
 
@@ -109,7 +110,7 @@ GENERATOR_PRESETS: dict[str, VelocityShape] = {
     "small": VelocityShape(image_px=96, channels=64, multipliers=(1, 2, 2, 2), blocks=2, embedding=256, dropout=0.1),
     "base": VelocityShape(
         image_px=128, channels=128, multipliers=(2, 2, 2), stem=1, blocks=4, embedding=512, token=128, gene_width=128,
-        context_width=256, dropout=0.3, patch_px=8, width=768, depth=12, heads=8, vae_channels=64,
+        context_width=32, dropout=0.3, patch_px=8, width=768, depth=12, heads=8, vae_channels=64,
     ),
 }  # fmt: skip
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     check_slide(args.slide, args.zarr, args.embeddings, checkpoint)
     scope, shape = checkpoint.scope, checkpoint.model.shape
     files = ReaderFiles(args.slide, args.crops, args.zarr, args.embeddings, args.tiles)
-    reader = open_reader(scope.target, files, scope.stains, shape.image_px, scope.context_arrays)
+    reader = open_reader(scope.target, files, scope.stains, shape.image_px, scope.context_arrays, scope.nucleus_outline)
     check_scale(reader, checkpoint)
     states = read_table(args.states / "states.parquet")
     requests = make_requests(states, checkpoint, params)

@@ -4,6 +4,12 @@ Pixels outside a cell are 0 in crops, so half of a picture is its shape, and the
 canvas keeps the two apart: the stains go on beyond the outline, and the outline is the distance to it, negative
 outside, so that halfway between two cells lies a cell of a middle shape. When a canvas becomes an image again, the
 outline says what is background, and is dropped.
+
+A nucleus is to the stain that shows it what the cell is to the image: bright, with an edge, and the mean of a small
+and a large one has two edges. Where its mask is given, that stain is kept in three channels: what lies around the
+nucleus, continued into it; what lies within, continued beyond; and the nucleus' outline.
+
+Channels: the stains; within the nucleus and the nucleus' outline, if there are masks; the cell's outline.
 """
 
 from __future__ import annotations
@@ -21,15 +27,23 @@ REACH = 6  # distances count up to the image's side / REACH; beyond, they tell n
 FADE = 2  # stains become the cell's mean outside, by a factor e with every reach / FADE
 
 
-def to_canvas(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> Tensor:
-    """Return canvases (n, c + 1, y, x) of images (n, c, y, x) and their outlines (n, y, x).
+def n_channels_of(n_stains: int, dapi: int | None) -> int:
+    """Return the channels of a canvas; ``dapi`` is the stain whose nucleus has an outline, or None."""
+    return n_stains + (1 if dapi is None else 3)
+
+
+def to_canvas(
+    frames: NDArray[np.uint8], coverage: NDArray[np.uint8], dapi: int | None = None,
+    nucleus: NDArray[np.bool_] | None = None,
+) -> Tensor:  # fmt: skip
+    """Return canvases (n, channels, y, x) of images (n, c, y, x) and their outlines (n, y, x).
 
     Stains enter as square roots: most of a cell is dim, and camera noise is about equal everywhere on that scale.
     ``coverage`` is how much of each pixel the cell covers, 0 to 255. Outside, stains have the value of the nearest
-    pixel of the cell and fade to the cell's mean.
+    pixel of the cell and fade to the cell's mean. ``nucleus`` (n, y, x), within the cell, belongs to stain ``dapi``.
     """
     n, c, height, width = frames.shape
-    canvas = np.empty((n, c + 1, height, width), np.float32)
+    canvas = np.empty((n, n_channels_of(c, dapi), height, width), np.float32)
     reach_px = reach_of(height)
     for place, (frame, cover) in enumerate(zip(frames, coverage, strict=True)):
         share = cover.astype(np.float32) / 255
@@ -41,22 +55,59 @@ def to_canvas(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> Tensor:
         mean = (root * share).sum((1, 2)) / max(float(share.sum()), 1 / 255)
         fade = np.exp(np.minimum(distance, 0) * (FADE / reach_px))
         beyond = mean[:, None, None] + (root[:, *nearest] - mean[:, None, None]) * fade
-        canvas[place, :-1] = 2 * np.where(is_own, root, beyond) - 1
+        canvas[place, :c] = 2 * np.where(is_own, root, beyond) - 1
+        if dapi is not None:
+            assert nucleus is not None
+            around = continued(root[dapi], is_own & ~nucleus[place], reach_px)
+            within = continued(root[dapi], nucleus[place], reach_px)
+            around, within = (within if around is None else around), (around if within is None else within)
+            if around is not None and within is not None:
+                canvas[place, dapi], canvas[place, c] = 2 * around - 1, 2 * within - 1
+            else:
+                canvas[place, c] = canvas[place, dapi]  # no cell at all
+            outline = signed_distance(nucleus[place].astype(np.float32))[0]
+            canvas[place, c + 1] = np.clip(outline / reach_px, -1, 1)
     return torch.from_numpy(canvas)
 
 
-def from_canvas(canvas: Tensor) -> NDArray[np.uint8]:
+def continued(values: NDArray[np.float32], is_known: NDArray[np.bool_], reach_px: float) -> NDArray[np.float32] | None:
+    """Return an image (y, x) that goes on where it is not known, from the nearest known pixel to the mean of all.
+
+    None where nothing is known.
+    """
+    if not is_known.any():
+        return None
+    distance, nearest = distance_transform_edt(~is_known, return_indices=True)
+    mean = values[is_known].mean()
+    return np.asarray(mean + (values[tuple(nearest)] - mean) * np.exp(-distance * (FADE / reach_px)), np.float32)
+
+
+def from_canvas(canvas: Tensor, dapi: int | None = None) -> NDArray[np.uint8]:
     """Return images (n, c, y, x) of canvases: back to 8 bit, 0 outside the outline."""
     canvas = canvas.detach().float().cpu()
-    share = (canvas[:, -1:] * reach_of(canvas.shape[-2]) + 0.5).clamp(0, 1)
-    values = ((canvas[:, :-1].clamp(-1, 1) + 1) / 2).square() * share * 255
+    share = share_of(canvas[:, -1:])
+    n_stains = canvas.shape[1] - n_channels_of(0, dapi)
+    values = ((canvas[:, : n_stains + (dapi is not None)].clamp(-1, 1) + 1) / 2).square()
+    if dapi is not None:
+        within, in_nucleus = values[:, n_stains], share_of(canvas[:, n_stains + 1])
+        values = values[:, :n_stains].clone()
+        values[:, dapi] = in_nucleus * within + (1 - in_nucleus) * values[:, dapi]
+    values = values * share * 255
     return torch.where(share >= OUTSIDE, (values + 0.5).floor(), 0).to(torch.uint8).numpy()
 
 
-def with_gain(canvas: Tensor, gain: Tensor) -> Tensor:
-    """Return canvases (n, c + 1, y, x) as if stains had been (n, c) times as bright on the scale of square roots."""
-    stains = (canvas[:, :-1] + 1) * gain[:, :, None, None] - 1
-    return torch.cat([stains, canvas[:, -1:]], dim=1)
+def share_of(outline: Tensor) -> Tensor:
+    """Return how much of each pixel (..., y, x) lies within an outline."""
+    return (outline * reach_of(outline.shape[-2]) + 0.5).clamp(0, 1)
+
+
+def with_gain(canvas: Tensor, gain: Tensor, dapi: int | None = None) -> Tensor:
+    """Return canvases (n, channels, y, x) as if stains had been (n, c) times as bright on the scale of square roots."""
+    n_bright = gain.shape[1]
+    if dapi is not None:
+        gain, n_bright = torch.cat([gain, gain[:, dapi : dapi + 1]], dim=1), n_bright + 1
+    stains = (canvas[:, :n_bright] + 1) * gain[:, :, None, None] - 1
+    return torch.cat([stains, canvas[:, n_bright:]], dim=1)
 
 
 def reach_of(side_px: int) -> float:
