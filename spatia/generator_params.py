@@ -31,11 +31,11 @@ class FlowParams:
     drop
         Share of rows without perturbation, and without context; half of those lack both.
     turn_targets
-        Put each target into that of its eight positions (turns, mirror images) which is nearest to its control.
+        Turn each target so that its long axis lies as its control's, and put it into that of its eight positions
+        (quarter turns, mirror images) which is nearest to its control. Niche tiles: the eight positions only.
     rematch
-        Hand the targets of a transition out anew, so that control and target differ least in image and lie near each
-        other; which cells are paired up with which transition stays as it is
-        (:mod:`spatia.learn.generator_matching`).
+        Hand the targets of a transition out anew, so that control and target look alike and lie near each other
+        (:mod:`spatia.learn.generator_matching`); which cells belong to which transition stays as it is.
     gain_jitter
         Sd of the log gain by which the stains of control and target are made brighter or darker, both alike, in
         training: slides are stained more or less.
@@ -110,9 +110,10 @@ class FlowParams:
         self.shape()
 
     def shape(self) -> VelocityShape:
-        """Return the preset with the changes of ``model``."""
+        """Return the preset with the changes of ``model``; a niche tile has no long axis."""
         check_changes(self.model, VelocityShape)
-        return velocity_shape_of(self.preset, **self.model)
+        has_axis = {"long_axis": False} if self.target == "niche" else {}
+        return velocity_shape_of(self.preset, **{**has_axis, **self.model})
 
 
 @dataclass(frozen=True)

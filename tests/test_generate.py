@@ -121,8 +121,8 @@ def test_ways_of_a_few_cells_lead_from_the_control_to_its_image(run, trained):
     assert stored["t"].tolist() == [0, 0.5, 1]  # two steps
     assert stored["images"].shape == (4, 3, 2, 16, 16)
     found = open_generated(trained / "two")
-    reader = open_reader("cell", ReaderFiles.of_run(run, "two"), found.stains, 16, ())
-    start = from_canvas(reader.read(stored["cell_id"].tolist()).canvas).astype(int)
+    reader = open_reader("cell", ReaderFiles.of_run(run, "two"), found.stains, 16, (), nucleus_outline=True)
+    start = from_canvas(reader.read(stored["cell_id"].tolist()).canvas, reader.dapi).astype(int)
     assert np.abs(stored["images"][:, 0] - start).max() <= 1
     for path, cell_id, tag in zip(stored["images"], stored["cell_id"], stored["transition_tag"], strict=True):
         own = rows_of(found, tag, "spatia").set_index("cell_id")
@@ -271,7 +271,7 @@ def test_damaged_generators_are_refused(run, trained, tmp_path, capsys):
 
 def test_the_path_starts_at_the_control(trained):
     model = read_generator(trained / "checkpoint").model
-    canvas = torch.rand(2, 3, 16, 16)
+    canvas = torch.rand(2, 5, 16, 16)
     request = Request(0, "t", "spatia", ("a", "b"))
     path = follow(model, canvas, conditions_of(request, torch.zeros(2, 18)), Sampler(steps=4), CPU, None)
     assert len(path) == 5

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spatia.model.conditions import Conditions, time_features, unconditional
-from spatia.model.linear_guess import LinearGuess, moments_of
+from spatia.model.linear_guess import LinearGuess, moments_of, turn_by
 from spatia.model.unet import FilmBlock
 from spatia.model.vae import Vae, vae_losses
 from spatia.model.velocity import Generator, Pixels
@@ -37,8 +37,9 @@ def conditions(transition=(0, 0), context=None, no_perturbation=False, no_contex
     n = len(transition)
     context = torch.zeros(n, 5) if context is None else context
     return Conditions(
-        torch.tensor(transition), context, torch.full((n,), no_perturbation), torch.full((n,), no_context)
-    )
+        torch.tensor(transition), context, torch.full((n,), no_perturbation), torch.full((n,), no_context),
+        torch.linspace(0, 1, n),
+    )  # fmt: skip
 
 
 def test_pixels_are_standardised_whichever_way_a_cell_lies_and_come_back():
@@ -175,7 +176,8 @@ def test_rows_do_not_touch_each_other():
     model, field = trained(make()), torch.randn(3, 3, 16, 16)
     time, told = torch.tensor([0.1, 0.5, 0.9]), conditions((0, 1, 0), torch.randn(3, 5))
     whole = model(field, time, told)
-    one = model(field[1:2], time[1:2], conditions((1,), told.context[1:2]))
+    own = dataclasses.replace(conditions((1,), told.context[1:2]), axis=told.axis[1:2])
+    one = model(field[1:2], time[1:2], own)
     torch.testing.assert_close(whole[1:2], one, atol=1e-5, rtol=1e-4)
 
 
@@ -216,10 +218,38 @@ def test_noise_hides_what_one_value_of_the_context_says_in_training_only():
         assert torch.equal(model(field, time, nothing), model(field, time, nothing))
 
 
+@pytest.mark.parametrize("kind", SIZES)
+def test_the_long_axis_changes_the_velocity_and_is_a_switch(kind):
+    model, time, told = trained(make(kind)), torch.tensor([0.2, 0.7]), conditions((0, 1))
+    field = model.encode(torch.rand(2, 3, 16, 16)).detach()
+    turned = dataclasses.replace(told, axis=told.axis + 0.5)
+    assert not torch.equal(model(field, time, told), model(field, time, turned))
+    round_about = dataclasses.replace(told, axis=told.axis + torch.pi)
+    torch.testing.assert_close(model(field, time, told), model(field, time, round_about), atol=1e-4, rtol=1e-3)
+    without = trained(make(kind, long_axis=False))
+    assert torch.equal(without(field, time, told), without(field, time, turned))
+
+
+def test_the_straight_line_along_the_axis_knows_what_is_long():
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, 32),) * 2, indexing="ij")
+    bar = ((y / 0.2).square() + (x / 0.7).square() < 1).float()[None, None]
+    axis = torch.rand(200, generator=torch.Generator().manual_seed(0)) * torch.pi
+    end = turn_by(bar.expand(200, -1, -1, -1), axis)
+    start = torch.zeros_like(end)
+    guess, blind = LinearGuess(1, 1, 32), LinearGuess(1, 1, 32)
+    guess.set_moments([moments_of(start, end, axis)])
+    blind.set_moments([moments_of(start, end)])
+    asked = (start[:3], torch.zeros(3), torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
+    errors = [float((found - end[:3]).square().mean()) for found in (guess(*asked, axis[:3]), blind(*asked))]
+    assert errors[0] < 0.1 * errors[1]
+
+
 def test_a_generator_without_context_has_no_such_weights():
     model = make(n_context=0)
     assert model.conditioning.context is None
-    told = Conditions(torch.tensor([0]), torch.zeros(1, 0), torch.tensor([False]), torch.tensor([False]))
+    told = Conditions(
+        torch.tensor([0]), torch.zeros(1, 0), torch.tensor([False]), torch.tensor([False]), torch.zeros(1)
+    )
     assert model(torch.randn(1, 3, 16, 16), torch.rand(1), told).shape == (1, 3, 16, 16)
 
 

@@ -15,8 +15,9 @@ from toy_generator import PLAN, TINY, run_flow, write_run
 
 from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
+from spatia.learn.generator_cells import turn_cell
 from spatia.learn.generator_checkpoint import read_generator
-from spatia.learn.generator_objective import Objective, drop_conditions, flow_losses, vary_gain
+from spatia.learn.generator_objective import Objective, drop_conditions, flow_losses, vary_gain, with_axis
 from spatia.learn.generator_pairs import PairBatch, PairSet, draw_batch, draw_pairs, read_pairs
 from spatia.learn.generator_readers import ReaderFiles, open_reader
 from spatia.learn.generator_training import FlowRecipe, GeneratorTrainer, Part
@@ -24,7 +25,7 @@ from spatia.model.conditions import Conditions
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
 from spatia.stages.flow import objective_of
-from spatia.transitions.canvas import turn
+from spatia.transitions.canvas import long_axis_of, turn
 from spatia.transitions.sampling import integrate
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -95,9 +96,8 @@ def test_the_tiny_generator_learns_eight_pairs_by_heart():
     part = make_part(model, pairs, Objective(drop=0.0), 250, learning_rate=6e-3, draw=lambda seed: whole)
     rows = GeneratorTrainer(model, [part], dataclasses.replace(RECIPE, log_every=100), CPU).run()
     assert rows[-1]["flow"] < 0.05 * float((whole.end - whole.start).square().mean())
-    told = Conditions(
-        whole.transition, whole.context, torch.zeros(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool)
-    )
+    said = torch.zeros(8, dtype=torch.bool)
+    told = with_axis(Conditions(whole.transition, whole.context, said, said), whole.start)
     model.eval()
     with torch.no_grad():
         found = integrate(lambda field, time: model(field, time, told), whole.start, "midpoint", 12)
@@ -179,7 +179,7 @@ def test_control_and_target_are_turned_alike():
     assert len({tuple(row.flatten().tolist()) for row in batch.start}) == 8
 
 
-def test_targets_are_put_into_the_position_nearest_to_their_control(run):
+def test_targets_lie_as_their_control_does_in_the_nearest_position(run):
     reader = open_reader("cell", ReaderFiles.of_run(run, "one"), ("18S",), 16, ())
     pairs = pd.read_parquet(run / "results/pair/one/pairs/pairs.parquet")
     start, end = pairs["x_ctrl_id"].tolist(), pairs["x_tgt_id"].tolist()
@@ -187,15 +187,31 @@ def test_targets_are_put_into_the_position_nearest_to_their_control(run):
     plain, turned = (read_pairs(reader, start, end, number, weight, is_turned) for is_turned in (False, True))
     rows = np.arange(len(pairs))
     assert not plain.turned.any()
-    assert len(set(turned.turned.tolist())) > 2
-    far, near = (
-        (batch.start - batch.end).square().flatten(1).sum(1) for batch in (plain.take(rows), turned.take(rows))
-    )
-    assert bool((near <= far + 1e-4).all())
+    assert plain.n_cells == turned.n_cells == len({*start, *end})
+    before, after = plain.take(rows), turned.take(rows)
+    assert torch.equal(before.start, after.start)
+    assert before.cell_id == after.cell_id
+    far, near = ((batch.start - batch.end).square().flatten(1).sum(1) for batch in (before, after))
+    assert float(near.mean()) < float(far.mean())
     for row in rows[:5]:  # no other position is nearer
-        image = plain.take(rows[[row]])
+        image = turned.take(rows[[row]])
         others = [turn(image.end, k % 4, k >= 4) for k in range(8)]
         assert float(near[row]) == pytest.approx(min(float((image.start - o).square().sum()) for o in others), rel=1e-5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, np.pi / 2, -1.2])
+def test_a_cell_is_turned_by_its_angle_and_keeps_its_pixels(angle):
+    y, x = np.indices((64, 64)) - 31.5
+    mask = (x / 24) ** 2 + (y / 9) ** 2 < 1
+    frame = np.random.default_rng(0).integers(60, 200, (2, 64, 64), dtype=np.uint8)
+    turned, shape = turn_cell(frame * mask, mask, angle)
+    axis = long_axis_of(torch.from_numpy(shape[None].astype(np.float32)))
+    assert abs((float(axis) - angle + np.pi / 2) % np.pi - np.pi / 2) < 0.02
+    assert shape.sum() == pytest.approx(mask.sum(), rel=0.02)
+    assert not turned[:, ~shape].any()
+    for stain in (0, 1):
+        assert turned[stain][shape].std() == pytest.approx(frame[stain][mask].std(), rel=0.05)
+        assert set(turned[stain][shape].tolist()) <= set(frame[stain][mask].tolist())
 
 
 def test_a_fifth_lacks_the_perturbation_a_fifth_the_context_and_a_tenth_both():

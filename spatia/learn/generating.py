@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spatia.learn.devices import Machine
 from spatia.learn.generator_cells import Reader
-from spatia.learn.generator_objective import to_device
+from spatia.learn.generator_objective import to_device, with_axis
 from spatia.model.conditions import Conditions, unconditional
 from spatia.model.velocity import Generator
 from spatia.transitions.canvas import from_canvas
@@ -82,7 +82,7 @@ def follow(
     start = model.encode(canvas.to(machine.device))
     if noise is not None:
         start = start + noise.to(machine.device)
-    velocity = velocity_under(model, to_device(conditions, machine.device), sampler.guidance)
+    velocity = velocity_under(model, to_device(with_axis(conditions, canvas), machine.device), sampler.guidance)
 
     def in_float32(field: Tensor, time: Tensor) -> Tensor:
         with machine.autocast():

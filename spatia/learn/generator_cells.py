@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,6 +37,18 @@ class CellBlock:
     canvas: Tensor
     context: Tensor
     place_um: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.int64]) -> CellBlock:
+        """Return some of the cells."""
+        return CellBlock(self.canvas[rows], self.context[rows], self.place_um[rows])
+
+    def join(self, other: CellBlock) -> CellBlock:
+        """Return these cells and then the other ones."""
+        return CellBlock(
+            torch.cat([self.canvas, other.canvas]),
+            torch.cat([self.context, other.context]),
+            np.concatenate([self.place_um, other.place_um]),
+        )
 
 
 class Reader(Protocol):
@@ -135,8 +149,8 @@ class CellReader:
         """Side of a pixel of the shrunk images."""
         return self.window_um / self.image_px
 
-    def read(self, cell_ids: Sequence[str]) -> CellBlock:
-        """Return cells in the order asked for.
+    def read(self, cell_ids: Sequence[str], angles: NDArray[np.floating] | None = None) -> CellBlock:
+        """Return cells in the order asked for, each turned by its angle (n,) in radians, from x towards y.
 
         Raises
         ------
@@ -147,8 +161,11 @@ class CellReader:
         frames = np.empty((len(rows), len(self.channels), self.image_px, self.image_px), np.uint8)
         coverage = np.empty((len(rows), self.image_px, self.image_px), np.uint8)
         for place, row in enumerate(rows.tolist()):
-            frames[place] = shrink(self.crops.frame(row)[self.channels], self._weights)
-            coverage[place] = shrink(255 * self.crops.mask(row)[None].astype(np.uint8), self._weights)[0]
+            frame, mask = self.crops.frame(row)[self.channels], self.crops.mask(row)
+            if angles is not None:
+                frame, mask = turn_cell(frame, mask, float(angles[place]))
+            frames[place] = shrink(frame, self._weights)
+            coverage[place] = shrink(255 * mask[None].astype(np.uint8), self._weights)[0]
         corners = self.crops.index[["y0", "x0"]].to_numpy(np.float64)[rows]
         place_um = corners * float(self.crops.header["pixel_size_um"])
         nucleus = None if self.dapi is None else nuclei_of(frames[:, self.dapi], coverage)
@@ -166,6 +183,21 @@ def _rows_of(name: str, index: pd.Index, cell_ids: Sequence[str], what: str) -> 
     return rows.astype(np.int64)
 
 
+def turn_cell(
+    frame: NDArray[np.uint8], mask: NDArray[np.bool_], angle: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the crop (c, y, x) and mask (y, x) of a cell, turned around the middle of the window from x towards y.
+
+    Every pixel is that of the crop which lies nearest: anything smoother would take away the noise that real images
+    have. At the crops' own resolution this moves nothing by more than half a pixel.
+    """
+    planes = torch.from_numpy(np.concatenate([frame * mask, mask[None]]).astype(np.float32))[None]
+    c, s = math.cos(angle), math.sin(angle)
+    grid = functional.affine_grid(torch.tensor([[[c, s, 0.0], [-s, c, 0.0]]]), list(planes.shape), align_corners=False)
+    turned = functional.grid_sample(planes, grid, mode="nearest", align_corners=False)[0].numpy().astype(np.uint8)
+    return turned[:-1], turned[-1] > 0
+
+
 def dapi_of(stains: Sequence[str], nucleus_outline: bool) -> int | None:
     """Return the stain whose nucleus has an outline in canvases, if any."""
     return list(stains).index(keys.DAPI) if nucleus_outline and keys.DAPI in stains else None
@@ -175,7 +207,7 @@ def nuclei_of(dapi: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[n
     """Return the nuclei (n, y, x) that cells show in DAPI, found as when features are measured."""
     is_cell = coverage >= np.uint8(128)
     found = [find_nucleus(d.astype(np.float32), c) if c.any() else c for d, c in zip(dapi, is_cell, strict=True)]
-    return np.stack(found)
+    return np.array(found, np.bool_).reshape(coverage.shape)
 
 
 def places_of_stains(name: str, crops: Crops, stains: Sequence[str]) -> list[int]:

@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from spatia.transitions.canvas import n_channels_of, share_of
+from spatia.transitions.canvas import moments_of_shape, n_channels_of, share_of
 
 MOST = 2000  # pairs matched at once; more are split into compact areas
 TINY = 1e-30
@@ -97,12 +97,7 @@ def looks_of(canvas: Tensor, dapi: int | None = None) -> Tensor:
 
 def shape_of(share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return log area (n,), log ratio of the axes (n,) and middle (n, 2) of shapes (n, y, x) in pixels."""
-    area = share.sum((1, 2)).clamp(min=1)
-    y, x = torch.meshgrid(*(torch.arange(side, dtype=share.dtype) for side in share.shape[1:]), indexing="ij")
-    places = torch.stack([y, x])
-    middle = torch.einsum("nyx,dyx->nd", share, places) / area[:, None]
-    away = places - middle[:, :, None, None]
-    moments = torch.einsum("nyx,ndyx,neyx->nde", share, away, away) / area[:, None, None]
+    area, middle, moments = moments_of_shape(share)
     # a pixel is a square, not a point: even a line has a width
     axes = torch.linalg.eigvalsh(moments + torch.eye(2) / 12)
     return area.log(), (axes[:, 1] / axes[:, 0]).log() / 2, middle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from spatia.learn.generator_pairs import PairBatch
 from spatia.model.conditions import Conditions
 from spatia.model.vae import vae_losses
 from spatia.model.velocity import Generator
-from spatia.transitions.canvas import n_channels_of, profile, with_gain
+from spatia.transitions.canvas import long_axis_of, n_channels_of, profile, share_of, with_gain
 from spatia.transitions.flow import (
     Contrast,
     add_noise,
@@ -52,6 +52,11 @@ def drop_conditions(batch: PairBatch, rate: float, generator: torch.Generator) -
     return Conditions(batch.transition, batch.context, u < rate, (u < rate / 2) | ((u >= rate) & (u < 1.5 * rate)))
 
 
+def with_axis(conditions: Conditions, canvas: Tensor) -> Conditions:
+    """Return conditions with the long axis of each control, by the outline in its canvas."""
+    return replace(conditions, axis=long_axis_of(share_of(canvas[:, -1])))
+
+
 def vary_gain(batch: PairBatch, sd: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return controls and targets with stains brighter or darker, both alike: log gains are Gaussian.
 
@@ -69,7 +74,7 @@ def flow_losses(
     model: Generator, batch: PairBatch, objective: Objective, generator: torch.Generator, device: torch.device
 ) -> dict[str, Tensor]:
     """Return ``flow`` (squared error of the velocity), ``contrast``, ``alignment`` where asked, and ``total``."""
-    conditions = drop_conditions(batch, objective.drop, generator)
+    conditions = with_axis(drop_conditions(batch, objective.drop, generator), batch.start)
     negative, has_negative = pick_negatives(batch.transition, generator)
     time = torch.rand(len(batch), generator=generator).pow(objective.time_power).to(device)
     with torch.no_grad():
@@ -122,4 +127,5 @@ def to_device(conditions: Conditions, device: torch.device) -> Conditions:
         conditions.context.to(device),
         conditions.no_perturbation.to(device),
         conditions.no_context.to(device),
+        None if conditions.axis is None else conditions.axis.to(device),
     )

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatia.learn.generator_cells import Reader
+from spatia.learn.generator_cells import CellReader, Reader
 from spatia.learn.generator_matching import rematch
 from spatia.learn.generator_tiles import TileReader
-from spatia.transitions.canvas import nearest_turn, turn_each
+from spatia.transitions.canvas import long_axis_of, nearest_turn, share_of, turn_each
 
 AT_A_TIME = 256  # pairs
 
@@ -65,6 +65,8 @@ class PairSet:
         (pairs,) of the control.
     dapi
         The stain whose nucleus has an outline in the canvases.
+    n_cells
+        Different cells among them.
     """
 
     canvas: Tensor
@@ -76,6 +78,7 @@ class PairSet:
     weight: NDArray[np.float32]
     cell_id: NDArray[np.str_]
     dapi: int | None = None
+    n_cells: int = 0
 
     def __len__(self) -> int:
         return len(self.start)
@@ -100,8 +103,9 @@ def read_pairs(
 ) -> PairSet:  # fmt: skip
     """Return the pairs of one slide; every cell is read once, however many pairs it is in.
 
-    With ``is_turned``, each target is put into that of its eight positions which is nearest to its control; with
-    ``is_rematched``, targets of a transition are handed out anew before (:mod:`spatia.learn.generator_matching`).
+    With ``is_turned``, each target is turned so that its long axis lies as its control's (crops; a tile has none), and
+    put into that of its eight positions which is nearest to its control; with ``is_rematched``, targets of a
+    transition are handed out anew before (:mod:`spatia.learn.generator_matching`).
     """
     cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
     block = reader.read(cells.tolist())
@@ -109,11 +113,20 @@ def read_pairs(
     if is_rematched and len(first):
         tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
         last = rematch(block.canvas, block.place_um, first, last, transition, reader.dapi, tile)
+    if is_turned and isinstance(reader, CellReader) and len(first):
+        axis = long_axis_of(share_of(block.canvas[:, -1])).numpy()
+        targets = reader.read(cells[last].tolist(), axis[first] - axis[last])
+        # a target looks different beside every control, so each pair has its own
+        kept, first = np.unique(first, return_inverse=True)
+        block = block.take(kept).join(targets)
+        last = len(kept) + np.arange(len(first))
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
         turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()
     ids = np.asarray(start, np.str_)
-    return PairSet(block.canvas, block.context, first, last, turned, transition, weight, ids, reader.dapi)
+    return PairSet(
+        block.canvas, block.context, first, last, turned, transition, weight, ids, reader.dapi, len(cells)
+    )  # fmt: skip
 
 
 def join_pairs(parts: Sequence[PairSet]) -> PairSet:
@@ -129,6 +142,7 @@ def join_pairs(parts: Sequence[PairSet]) -> PairSet:
         np.concatenate([part.weight for part in parts]),
         np.concatenate([part.cell_id for part in parts]),
         parts[0].dapi,
+        sum(part.n_cells for part in parts),
     )
 
 

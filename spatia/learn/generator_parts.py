@@ -17,6 +17,7 @@ from spatia.learn.generator_training import Part
 from spatia.learn.parallel import Group
 from spatia.model.linear_guess import Moments, moments_of
 from spatia.model.velocity import Generator, Pixels
+from spatia.transitions.canvas import long_axis_of, share_of
 
 N_WATCHED = 4  # batches of the validation pairs
 AT_A_TIME = 256  # cells
@@ -79,11 +80,13 @@ def fit_guess(model: Generator, data: PairData, gain_jitter: float) -> None:
             continue
         batch = data.train.take(np.random.default_rng(number).permutation(rows)[:MOST_FITTED])
         device = model.guess.start.device
-        ends = [
+        start, end = [
             torch.cat([model.encode(block.to(device)) for block in canvas.split(AT_A_TIME)])
             for canvas in vary_gain(batch, gain_jitter, torch.Generator().manual_seed(number))
         ]
-        moments.append(moments_of(*ends))
+        is_turned = model.shape.long_axis and model.vae is None
+        axis = long_axis_of(share_of(batch.start[:, -1])).to(device) if is_turned else None
+        moments.append(moments_of(start, end, axis))
     model.guess.set_moments(moments)
 
 

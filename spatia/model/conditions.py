@@ -7,7 +7,7 @@ Each has a learned vector for "not said", so that with both left out the network
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,18 +32,21 @@ class Conditions:
         (b, w) embeddings of the control cell, as stored; w is 0 where the generator knows no context.
     no_perturbation, no_context
         (b,) True = not said.
+    axis
+        (b,) angle of the control's long axis, where the network sees it; not a condition that can be left unsaid.
     """
 
     transition: Tensor
     context: Tensor
     no_perturbation: Tensor
     no_context: Tensor
+    axis: Tensor | None = None
 
 
 def unconditional(conditions: Conditions) -> Conditions:
     """Return the null condition for as many rows: neither perturbation nor context is said."""
     everywhere = torch.ones_like(conditions.no_perturbation)
-    return Conditions(conditions.transition, conditions.context, everywhere, everywhere)
+    return replace(conditions, no_perturbation=everywhere, no_context=everywhere)
 
 
 def time_features(time: Tensor, width: int) -> Tensor:

@@ -31,12 +31,12 @@ class AdaptiveBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """(b, c, side, side) and a condition (b, embedding) -> (b, c, side, side), zero before training."""
+    """(b, c + maps, side, side) and a condition (b, embedding) -> (b, c, side, side), zero before training."""
 
-    def __init__(self, n_channels: int, shape: VelocityShape) -> None:
+    def __init__(self, n_channels: int, shape: VelocityShape, n_maps: int = 0) -> None:
         super().__init__()
         self.n_channels, self.patch_px, self.grid = n_channels, shape.patch_px, shape.field_px // shape.patch_px
-        self.embed = PatchEmbed(shape.field_px, shape.patch_px, n_channels, shape.width)
+        self.embed = PatchEmbed(shape.field_px, shape.patch_px, n_channels + n_maps, shape.width)
         rows, columns = torch.meshgrid(torch.arange(self.grid), torch.arange(self.grid), indexing="ij")
         position = sincos_2d(torch.stack([rows.flatten(), columns.flatten()], dim=1), shape.width)
         self.register_buffer("position", position, persistent=False)
@@ -55,4 +55,4 @@ class DiT(nn.Module):
         scale, shift = self.film(condition)[:, None].chunk(2, dim=2)
         patches = self.leave(self.norm(tokens) * (1 + scale) + shift)
         squares = patches.reshape(len(x), self.grid, self.grid, self.n_channels, self.patch_px, self.patch_px)
-        return squares.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        return squares.permute(0, 3, 1, 4, 2, 5).reshape(len(x), self.n_channels, *x.shape[2:])

@@ -14,14 +14,17 @@ finding these.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from spatia.transitions.canvas import turn
 
 LEAST_VARIANCE = 1e-6
+LYING = (0, 2, 4, 6)  # positions of a square in which what lay along x does so again
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,25 @@ class Moments:
     spread: Tensor
 
 
-def moments_of(start: Tensor, end: Tensor) -> Moments:
-    """Return the moments of (n, c, side, side) pairs; means are those over all eight positions of a square."""
-    means = [symmetric(fields.mean(0)) for fields in (start, end)]
-    return _around(start, end, *means)
+def moments_of(start: Tensor, end: Tensor, axis: Tensor | None = None) -> Moments:
+    """Return the moments of (n, c, side, side) pairs; means are those over all eight positions of a square.
+
+    With the long axes (n,) of the controls, means are those of fields turned so that the axis lies along x, over the
+    four positions in which it does.
+    """
+    if axis is None:
+        return _around(start, end, *(symmetric(fields.mean(0)) for fields in (start, end)))
+    means = [symmetric(turn_by(fields, -axis).mean(0), LYING) for fields in (start, end)]
+    found = _around(start, end, *(turn_by(mean.expand(len(axis), -1, -1, -1), axis) for mean in means))
+    return Moments(means[0], means[1], found.spread)
+
+
+def turn_by(fields: Tensor, angle: Tensor) -> Tensor:
+    """Return (n, c, side, side) fields turned by angles (n,) in radians from x towards y; edges go on outwards."""
+    c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    rows = torch.stack([torch.stack([c, s, zero], 1), torch.stack([-s, c, zero], 1)], dim=1)
+    grid = functional.affine_grid(rows.to(fields.dtype), list(fields.shape), align_corners=False)
+    return functional.grid_sample(fields, grid, padding_mode="border", align_corners=False)
 
 
 def pooled(parts: list[Moments]) -> Moments:
@@ -54,9 +72,9 @@ def pooled(parts: list[Moments]) -> Moments:
     return Moments(start, end, torch.stack([part.spread for part in parts]).mean(0) + between.spread)
 
 
-def symmetric(image: Tensor) -> Tensor:
-    """Return the mean of an image (c, side, side) over its eight positions."""
-    return torch.stack([turn(image, number % 4, number >= 4) for number in range(8)]).mean(0)
+def symmetric(image: Tensor, positions: Sequence[int] = range(8)) -> Tensor:
+    """Return the mean of an image (c, side, side) over some of its eight positions."""
+    return torch.stack([turn(image, number % 4, number >= 4) for number in positions]).mean(0)
 
 
 def _around(start: Tensor, end: Tensor, start_mean: Tensor, end_mean: Tensor) -> Moments:
@@ -96,11 +114,18 @@ class LinearGuess(nn.Module):
             variances = own.spread[..., :2].clamp(min=LEAST_VARIANCE)
             self.spread[number] = torch.cat([variances, own.spread[..., 2:]], dim=-1)
 
-    def forward(self, field: Tensor, time: Tensor, transition: Tensor, is_untold: Tensor) -> Tensor:
-        """Return the guess for (b, c, side, side) fields at (b,) times of (b,) transitions, some of them untold."""
+    def forward(
+        self, field: Tensor, time: Tensor, transition: Tensor, is_untold: Tensor, axis: Tensor | None = None
+    ) -> Tensor:
+        """Return the guess for (b, c, side, side) fields at (b,) times of (b,) transitions, some of them untold.
+
+        ``axis`` (b,) are the long axes of the controls, where moments were taken along them.
+        """
         number = torch.where(is_untold, len(self.start) - 1, transition)
         t = time[:, None, None, None]
         start, end = self.start[number], self.end[number]
+        if axis is not None:
+            start, end = turn_by(start, axis), turn_by(end, axis)
         first, second, shared = self.spread[number].unbind(3)  # (b, 2, c)
         s = time[:, None, None]
         along = s * second - (1 - s) * first + (1 - 2 * s) * shared

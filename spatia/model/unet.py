@@ -57,14 +57,14 @@ class SelfAttention(nn.Module):
 
 
 class UNet(nn.Module):
-    """(b, c, side, side) and a condition (b, embedding) -> (b, c, side, side), zero before training."""
+    """(b, c + maps, side, side) and a condition (b, embedding) -> (b, c, side, side), zero before training."""
 
-    def __init__(self, n_channels: int, shape: VelocityShape) -> None:
+    def __init__(self, n_channels: int, shape: VelocityShape, n_maps: int = 0) -> None:
         super().__init__()
         self.stem_px = shape.stem_px
         n_stem = n_channels * shape.stem_px**2
         widths = [shape.channels * multiple for multiple in shape.multipliers]
-        self.enter = nn.Conv2d(n_stem, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d((n_channels + n_maps) * shape.stem_px**2, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         skips = [widths[0]]

@@ -45,6 +45,14 @@ class Pixels(nn.Module):
         return field * self.sd + self.mean
 
 
+def axis_maps(axis: Tensor, side: int) -> Tensor:
+    """Return (b, 2, side, side) how far pixels lie from the middle along and across the axes (b,), in half sides."""
+    place = torch.linspace(-1, 1, side, device=axis.device)
+    c, s = axis.cos()[:, None, None], axis.sin()[:, None, None]
+    along, across = place[None, None] * c + place[None, :, None] * s, place[None, :, None] * c - place[None, None] * s
+    return torch.stack([along.abs(), across.abs()], dim=1)
+
+
 class Generator(nn.Module):
     """Velocity of a canvas along a transition: v(x_t, t | perturbation, context) (SPATIA, section 4.3).
 
@@ -66,14 +74,20 @@ class Generator(nn.Module):
         n_field = VAE_CHANNELS if is_latent else n_channels
         self.guess = LinearGuess(n_transitions, n_field, shape.field_px) if shape.linear_guess else None
         self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context)
-        self.network: nn.Module = UNet(n_field, shape) if shape.network == "unet" else DiT(n_field, shape)
+        n_maps = 2 if shape.long_axis else 0
+        network = UNet if shape.network == "unet" else DiT
+        self.network: nn.Module = network(n_field, shape, n_maps)
 
     def forward(self, field: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """Return the velocity (b, c, side, side) of ``field`` at (b,) times in [0, 1]."""
-        added = self.network(field, self.conditioning(time, conditions))
+        seen, axis = field, conditions.axis if self.shape.long_axis else None
+        if axis is not None:
+            seen = torch.cat([field, axis_maps(axis, field.shape[-1]).to(field.dtype)], dim=1)
+        added = self.network(seen, self.conditioning(time, conditions))
         if self.guess is None:
             return added
-        return self.guess(field, time, conditions.transition, conditions.no_perturbation) + added
+        turned = axis if self.vae is None else None
+        return self.guess(field, time, conditions.transition, conditions.no_perturbation, turned) + added
 
     @property
     def vae(self) -> Vae | None:

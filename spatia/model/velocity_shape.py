@@ -29,6 +29,9 @@ class VelocityShape:
         ``unet`` (ADM style) or ``dit`` (patches, adaLN-zero), A3.
     latent
         ``pixel``, or ``vae``: the flow runs in the latents of a KL-VAE (A2).
+    long_axis
+        Of cells: the network is told where every pixel lies along and across the control's long axis, and the straight
+        line through the training pairs is turned to that axis (in pixels; latents cannot be turned).
     linear_guess
         The network adds to the straight line through the training pairs, instead of giving the whole velocity.
     channels, multipliers, blocks, attention
@@ -57,6 +60,7 @@ class VelocityShape:
     image_px: int = 48
     network: Network = "unet"
     latent: Latent = "pixel"
+    long_axis: bool = True
     linear_guess: bool = True
     channels: int = 32
     multipliers: tuple[int, ...] = (1, 2, 2)

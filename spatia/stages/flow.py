@@ -152,7 +152,7 @@ def describe(args: argparse.Namespace, params: FlowParams, data: PairData, machi
         "preset": params.preset,
         "slides": list(args.train),
         "n_pairs": counts,
-        "n_cells": len(data.train.canvas),
+        "n_cells": data.train.n_cells,
         "device": machine.device.type,
         "seed": params.seed,
         "params": dataclasses.asdict(params),

@@ -101,6 +101,22 @@ def share_of(outline: Tensor) -> Tensor:
     return (outline * reach_of(outline.shape[-2]) + 0.5).clamp(0, 1)
 
 
+def moments_of_shape(share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return area (n,), middle (n, 2: y, x) and second moments (n, 2, 2) of shapes (n, y, x) in pixels."""
+    area = share.sum((1, 2)).clamp(min=1)
+    y, x = torch.meshgrid(*(torch.arange(side, dtype=share.dtype) for side in share.shape[1:]), indexing="ij")
+    places = torch.stack([y, x])
+    middle = torch.einsum("nyx,dyx->nd", share, places) / area[:, None]
+    away = places - middle[:, :, None, None]
+    return area, middle, torch.einsum("nyx,ndyx,neyx->nde", share, away, away) / area[:, None, None]
+
+
+def long_axis_of(share: Tensor) -> Tensor:
+    """Return (n,) the angle of the long axis of shapes (n, y, x) in radians, from x towards y."""
+    moments = moments_of_shape(share)[2]
+    return torch.atan2(2 * moments[:, 0, 1], moments[:, 1, 1] - moments[:, 0, 0]) / 2
+
+
 def with_gain(canvas: Tensor, gain: Tensor, dapi: int | None = None) -> Tensor:
     """Return canvases (n, channels, y, x) as if stains had been (n, c) times as bright on the scale of square roots."""
     n_bright = gain.shape[1]
