@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spatia.model.conditions import Conditions, time_features, unconditional
-from spatia.model.linear_guess import LinearGuess, moments_of, turn_by
+from spatia.model.linear_guess import LinearGuess, moments_of, parts_of, turn_by
 from spatia.model.unet import FilmBlock
 from spatia.model.vae import Vae, vae_losses
 from spatia.model.velocity import Generator, Pixels
@@ -110,13 +110,39 @@ def test_a_transition_without_pairs_has_the_guess_of_all_others():
     torch.testing.assert_close(found, other)
 
 
-def test_levels_and_the_rest_have_moments_of_their_own():
-    generator = torch.Generator().manual_seed(1)
-    level = torch.randn(2000, 1, 1, 1, generator=generator)
-    start = 3 * level + torch.randn(2000, 1, 4, 4, generator=generator)
-    own = moments_of(start, 3 * level + torch.randn(2000, 1, 4, 4, generator=generator))
-    assert own.spread[0, 0].tolist() == pytest.approx([9, 9, 9], rel=0.1)
-    assert own.spread[1, 0].tolist() == pytest.approx([1, 1, 0], abs=0.1)
+def gaussian_textures(n=600, side=24, seed=1):
+    """Return pairs that share their level and a wave, and have fine textures of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    level, height = torch.randn(2, n, 1, 1, 1, generator=generator)
+    wave = (torch.linspace(0, 2 * torch.pi, side + 1)[:-1]).sin().expand(n, 1, side, side)
+    start, end = torch.randn(2, n, 1, side, side, generator=generator)
+    return 3 * level + 2 * height * wave + start, 3 * level + 2 * height * wave + end
+
+
+def test_level_coarse_and_fine_part_have_moments_of_their_own():
+    start, end = gaussian_textures()
+    level, coarse, fine = moments_of(start, end).spread[:, 0].tolist()
+    assert level == pytest.approx([9, 9, 9], rel=0.15)
+    assert coarse[2] == pytest.approx(2, rel=0.2)  # half of 2 ** 2, the mean square of the wave
+    assert fine[0] == pytest.approx(1, rel=0.1)
+    assert fine[2] == pytest.approx(0, abs=0.05)
+
+
+def test_texture_that_the_two_do_not_share_is_as_strong_at_the_end():
+    start, end = gaussian_textures()
+    guess = LinearGuess(1, 1, 24)
+    guess.set_moments([moments_of(start, end)])
+    said, number = torch.zeros(len(start), dtype=torch.bool), torch.zeros(len(start), dtype=torch.int64)
+    found = integrate(lambda field, time: guess(field, time.expand(len(field)), number, said), start, "midpoint", 24)
+    rough = [float(fields.diff(dim=3).square().mean()) for fields in (found, end)]
+    assert rough[0] == pytest.approx(rough[1], rel=0.08)
+    assert float(found.mean((1, 2, 3)).std()) == pytest.approx(float(end.mean((1, 2, 3)).std()), rel=0.05)
+
+
+def test_parts_sum_up_to_the_field():
+    field = torch.randn(2, 3, 12, 12)
+    level, coarse, fine = parts_of(field)
+    torch.testing.assert_close(level + coarse + fine, field)
 
 
 def test_the_guess_of_no_transition_is_that_of_all_pairs_together():

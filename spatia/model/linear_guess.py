@@ -6,10 +6,11 @@ velocity at x_t = (1 - t) x_0 + t x_1 is
     mu_1 - mu_0 + b(t) (x_t - (1 - t) mu_0 - t mu_1),  b(t) = Cov(x_1 - x_0, x_t) / Var(x_t)
 
 with Cov(x_1 - x_0, x_t) = t s_1 - (1 - t) s_0 + (1 - 2 t) c and Var(x_t) = (1 - t)^2 s_0 + t^2 s_1 + 2 t (1 - t) c.
-In every channel, the level (mean over the pixels: how bright, how large) and the rest have moments of their own:
-controls and targets agree in level far more than in texture. Followed from t = 0 to 1 the line carries mean and
-variance of the controls to those of the targets. Asked for the whole velocity, a network spends its training on
-finding these.
+In every channel, three parts have moments of their own: the level (mean over the pixels: how bright, how large), what
+is left of the rest after blurring, and the fine texture. Controls and targets agree in the first far more than in the
+last; with one covariance for all, texture would fade on the way and not come back. Followed from t = 0 to 1 the line
+carries mean and variance of the controls to those of the targets. Asked for the whole velocity, a network spends its
+training on finding these.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from spatia.transitions.canvas import turn
 
 LEAST_VARIANCE = 1e-6
+N_PARTS = 3
+BLUR_PX = 5  # side of the square over which the coarse part is a mean
 LYING = (0, 2, 4, 6)  # positions of a square in which what lay along x does so again
 
 
@@ -36,7 +39,7 @@ class Moments:
     start, end
         Mean images (c, side, side).
     spread
-        (2, c, 3): of levels and of the rest, the variances of start and end and their covariance.
+        (3, c, 3): of level, coarse and fine part, the variances of start and end and their covariance.
     """
 
     start: Tensor
@@ -78,13 +81,18 @@ def symmetric(image: Tensor, positions: Sequence[int] = range(8)) -> Tensor:
 
 
 def _around(start: Tensor, end: Tensor, start_mean: Tensor, end_mean: Tensor) -> Moments:
-    first, second = start - start_mean, end - end_mean
-    levels = [ends.mean((2, 3), keepdim=True) for ends in (first, second)]
     spread = [
         torch.stack([(one * two).mean((0, 2, 3)) for one, two in ((x, x), (y, y), (x, y))], dim=1)
-        for x, y in (levels, (first - levels[0], second - levels[1]))
+        for x, y in zip(parts_of(start - start_mean), parts_of(end - end_mean), strict=True)
     ]
     return Moments(start_mean, end_mean, torch.stack(spread))
+
+
+def parts_of(fields: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return level (n, c, 1, 1), coarse and fine part (n, c, side, side), which sum up to the fields."""
+    level = fields.mean((2, 3), keepdim=True)
+    coarse = functional.avg_pool2d(fields - level, BLUR_PX, 1, BLUR_PX // 2, count_include_pad=False)
+    return level, coarse, fields - level - coarse
 
 
 class LinearGuess(nn.Module):
@@ -104,7 +112,7 @@ class LinearGuess(nn.Module):
         super().__init__()
         self.register_buffer("start", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
         self.register_buffer("end", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
-        self.register_buffer("spread", torch.tensor([1.0, 1.0, 0.0]).repeat(n_transitions + 1, 2, n_channels, 1))
+        self.register_buffer("spread", torch.tensor([1.0, 1.0, 0.0]).repeat(n_transitions + 1, N_PARTS, n_channels, 1))
 
     def set_moments(self, moments: list[Moments | None]) -> None:
         """Take the moments of each transition's training pairs; without any pair, those of all the others."""
@@ -126,11 +134,10 @@ class LinearGuess(nn.Module):
         start, end = self.start[number], self.end[number]
         if axis is not None:
             start, end = turn_by(start, axis), turn_by(end, axis)
-        first, second, shared = self.spread[number].unbind(3)  # (b, 2, c)
+        first, second, shared = self.spread[number].unbind(3)  # (b, parts, c)
         s = time[:, None, None]
         along = s * second - (1 - s) * first + (1 - 2 * s) * shared
         spread = (1 - s).square() * first + s.square() * second + 2 * s * (1 - s) * shared
         slope = (along / spread.clamp(min=LEAST_VARIANCE))[..., None, None]
-        away = field - (1 - t) * start - t * end
-        level = away.mean((2, 3), keepdim=True)
-        return end - start + slope[:, 0] * level + slope[:, 1] * (away - level)
+        parts = parts_of(field - (1 - t) * start - t * end)
+        return end - start + sum(slope[:, number] * part for number, part in enumerate(parts))
