@@ -17,6 +17,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from spatia.model.conditions import Conditions
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
 from spatia.stages.generate import control_ids
-from spatia.transitions.canvas import from_canvas
+from spatia.transitions.canvas import from_canvas, n_channels_of
 from spatia.transitions.sampling import count_calls
 
 BAR = 7.0
@@ -40,12 +41,20 @@ FEW, MANY = Sampler("midpoint", 12, 0.2), Sampler("midpoint", 100, 0.2)
 Batch = tuple[Tensor, Conditions]
 
 
-def batches_of_run(run: Path, slide: str, size: int, n: int) -> tuple[Generator, list[Batch]]:
+class Subject(NamedTuple):
+    """A generator, batches for it, and the stain whose nucleus has an outline in its canvases."""
+
+    model: Generator
+    batches: list[Batch]
+    dapi: int | None
+
+
+def batches_of_run(run: Path, slide: str, size: int, n: int) -> Subject:
     """Return a run's generator and ``n`` batches of controls, transition by transition."""
     checkpoint, results = read_generator(run / "results/flow/checkpoint"), run / "results"
     scope = checkpoint.scope
     files, image_px = ReaderFiles.of_run(run, slide), checkpoint.model.shape.image_px
-    reader = open_reader(scope.target, files, scope.stains, image_px, scope.context_arrays)
+    reader = open_reader(scope.target, files, scope.stains, image_px, scope.context_arrays, scope.nucleus_outline)
     states = read_table(results / "states" / slide / "states" / "states.parquet")
     batches = []
     for number in range(n):
@@ -54,23 +63,24 @@ def batches_of_run(run: Path, slide: str, size: int, n: int) -> tuple[Generator,
         ids = choose_cells(control_ids(states[transition.controls(states)]), size, transition.tag, number)
         block = reader.read(ids)
         batches.append((block.canvas, conditions_of(Request(place, transition.tag, SPATIA, ids), block.context)))
-    return checkpoint.model, batches
+    return Subject(checkpoint.model, batches, reader.dapi)
 
 
-def batches_of_preset(preset: str, size: int, n: int) -> tuple[Generator, list[Batch]]:
+def batches_of_preset(preset: str, size: int, n: int) -> Subject:
     """Return an untrained generator and ``n`` batches of noise."""
     torch.manual_seed(0)
-    model = Generator(velocity_shape_of(preset), 5, 5, 400, 576).eval()
+    n_channels = n_channels_of(4, 0)
+    model = Generator(velocity_shape_of(preset), n_channels, 5, 400, 576).eval()
     said = torch.zeros(size, dtype=torch.bool)
-    shape = (size, 5, model.shape.image_px, model.shape.image_px)
+    shape = (size, n_channels, model.shape.image_px, model.shape.image_px)
     told = Conditions(torch.zeros(size, dtype=torch.long), torch.randn(size, 576), said, said)
-    return model, [(torch.rand(shape) * 2 - 1, told) for _ in range(n)]
+    return Subject(model, [(torch.rand(shape) * 2 - 1, told) for _ in range(n)], 0)
 
 
-def take(model: Generator, batch: Batch, sampler: Sampler, machine: Machine) -> tuple[np.ndarray, float]:
+def take(subject: Subject, batch: Batch, sampler: Sampler, machine: Machine) -> tuple[np.ndarray, float]:
     """Return images and seconds."""
     start = time.perf_counter()
-    images = from_canvas(follow(model, batch[0], batch[1], sampler, machine, None)[-1])
+    images = from_canvas(follow(subject.model, batch[0], batch[1], sampler, machine, None)[-1], subject.dapi)
     if machine.device.type == "cuda":
         torch.cuda.synchronize()
     return images, time.perf_counter() - start
@@ -97,19 +107,20 @@ def main() -> None:
     if (args.run is None) == (args.preset is None):
         parser.error("give the folder of a run, or --preset")
     machine = choose_machine(args.device, args.precision, allow_cpu=False, threads=args.threads)
-    make = batches_of_preset(args.preset, args.batch, args.batches) if args.preset else batches_of_run(
+    subject = batches_of_preset(args.preset, args.batch, args.batches) if args.preset else batches_of_run(
         args.run, args.slide, args.batch, args.batches)  # fmt: skip
-    model, batches = make[0].to(machine.device), make[1]
-    take(model, batches[0], replace(FEW, steps=1), machine)  # warm up
+    model, batches, dapi = subject
+    model.to(machine.device)
+    take(subject, batches[0], replace(FEW, steps=1), machine)  # warm up
     seconds: dict[str, list[float]] = {"few": [], "many": []}
     between, moved = [], []
     for batch in batches:
-        few, few_s = take(model, batch, FEW, machine)
-        many, many_s = take(model, batch, MANY, machine)
+        few, few_s = take(subject, batch, FEW, machine)
+        many, many_s = take(subject, batch, MANY, machine)
         seconds["few"].append(few_s / len(few))
         seconds["many"].append(many_s / len(many))
         between.append(difference(few, many))
-        moved.append(difference(from_canvas(batch[0]), many))
+        moved.append(difference(from_canvas(batch[0], dapi), many))
     few_s, many_s = (statistics.median(seconds[name]) for name in ("few", "many"))
     calls = [count_calls(s.solver, s.steps, s.guidance) for s in (FEW, MANY)]
     print(f"{machine.device}, {machine.dtype}, {args.threads} threads, {model.shape.image_px} px, batch {args.batch}")

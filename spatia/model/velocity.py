@@ -61,7 +61,7 @@ class Generator(nn.Module):
     shape
         Sizes and switches.
     n_channels
-        Of a canvas: the stains and the outline.
+        Of a canvas.
     n_transitions, n_genes, n_context
         Of the conditions; ``n_context`` 0 = the generator knows no context.
     """
