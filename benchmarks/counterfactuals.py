@@ -44,6 +44,7 @@ from spatia.measure.generation import CONTROL, MEAN_TARGET
 from spatia.transition_params import FeaturesParams
 
 ENCODER = RandomEncoder()
+MOST_SPREADS = 10.0  # values beyond are clipped
 
 
 class Measured(NamedTuple):
@@ -104,9 +105,9 @@ def show(name: str, n: int, scores: dict[str, dict[str, np.ndarray]]) -> None:
     print(f"\n## {name} (N = {n})\n\n| method | cosine | shift Pearson | slope | mean W1 | W1 / halves | KID x 100 |")
     print("|---|---|---|---|---|---|---|")
     for method, own in scores.items():
-        cells = [_text(own[metric]) if metric in own else "" for metric in (COSINE, PEARSON, SLOPE, W1)]
-        ratio = _text(own[W1] / own[W1_HALVES]) if W1 in own else ""
-        print(f"| {method} | {' | '.join(cells)} | {ratio} | {_text(own[KID]) if KID in own else ''} |")
+        cells = [as_text(own[metric]) if metric in own else "" for metric in (COSINE, PEARSON, SLOPE, W1)]
+        ratio = as_text(own[W1] / own[W1_HALVES]) if W1 in own else ""
+        print(f"| {method} | {' | '.join(cells)} | {ratio} | {as_text(own[KID]) if KID in own else ''} |")
 
 
 def show_bars(method: str, scores: dict[str, dict[str, np.ndarray]]) -> None:
@@ -124,7 +125,8 @@ def show_bars(method: str, scores: dict[str, dict[str, np.ndarray]]) -> None:
     print(f"* upper bound of KID {upper:.3f}, at most half of the control's, {half:.3f}: {_verdict(upper <= half)}")
 
 
-def _text(values: np.ndarray) -> str:
+def as_text(values: np.ndarray) -> str:
+    """Return a value and its interval, of the value and its resamples."""
     return "{:.3f} [{:.3f}, {:.3f}]".format(*centred_interval(values))
 
 
@@ -159,7 +161,7 @@ def main() -> None:
             continue
         methods = {str(name): cells[name].to_numpy() for name in cells if name != "truth_row"}
         trial = make_trial(args, truth, cells["truth_row"].to_numpy(), methods, crops, generated, recipe)
-        scores[tag] = score_trial(trial, 10.0, args.resamples, generator)
+        scores[tag] = score_trial(trial, MOST_SPREADS, args.resamples, generator)
         show(tag, len(trial.usable().controls), scores[tag])
     if scores:
         macro = average_trials(list(scores.values()))
@@ -171,7 +173,7 @@ def main() -> None:
             tag: {m: {k: centred_interval(v) for k, v in own.items()} for m, own in by_method.items()}
             for tag, by_method in scores.items()
         }
-        args.out.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        args.out.writeas_text(json.dumps(numbers, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

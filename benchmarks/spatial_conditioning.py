@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from counterfactuals import Measured, measure, read_measured
+from counterfactuals import MOST_SPREADS, Measured, as_text, measure, read_measured
 
 from spatia.bench.counterfactuals import centred_interval, join_generated
 from spatia.generated import open_generated
@@ -91,7 +91,7 @@ def cosines(known: Measured, folders: dict[str, Path], processes: int) -> pd.Dat
             for images in (known.truth.factual, known.truth.counterfactual)
         )
         usable = controls.is_segmented & targets.is_segmented
-        scale = make_scale(controls.take(usable), targets.take(usable), 10.0)
+        scale = make_scale(controls.take(usable), targets.take(usable), MOST_SPREADS)
         start, end = scale.real(controls.take(usable)), scale.real(targets.take(usable))
         found = {"transition": tag, "has_effect": known.truth.cells["has_niche_effect"].to_numpy(bool)[truth][usable]}
         for name, generated in opened.items():
@@ -135,16 +135,12 @@ def report(cells: pd.DataFrame, names: Sequence[str], args: argparse.Namespace) 
             is_met = difference[1] > 0 if has_effect else is_equivalent
             compared = ["", "", ""]
             if name != FULL:
-                compared = [_text(difference), _text(ratio), "met" if is_met else "NOT met"]
+                compared = [as_text(full - own), as_text(own / full), "met" if is_met else "NOT met"]
             lines.append(
-                f"| {text} | {name} | {_text(centred_interval(own))} | {compared[0]} | {compared[1]} | "
+                f"| {text} | {name} | {as_text(own)} | {compared[0]} | {compared[1]} | "
                 f"{n_transitions} | {n} | {compared[2]} |"
             )
     return lines
-
-
-def _text(interval: tuple[float, float, float]) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
 
 
 def main() -> None:

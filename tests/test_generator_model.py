@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from spatia.model.conditions import Conditions, time_features, unconditional
-from spatia.model.linear_guess import LinearGuess, moments_of, parts_of, turn_by
+from spatia.model.linear_guess import LinearGuess, moments_of, parts_of
 from spatia.model.unet import FilmBlock
 from spatia.model.vae import Vae, vae_losses
 from spatia.model.velocity import Generator, Pixels
 from spatia.model.velocity_shape import GENERATOR_PRESETS, VelocityShape, velocity_shape_of
-from spatia.transitions.canvas import turn
+from spatia.transitions.canvas import turn, turn_by
 from spatia.transitions.sampling import integrate
 
 SIZES = {"unet": {"network": "unet"}, "dit": {"network": "dit"}, "vae": {"latent": "vae"}}

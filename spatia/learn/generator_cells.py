@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +20,7 @@ from spatia.cells.scaling import HE_STAINS
 from spatia.errors import SpatiaError
 from spatia.io import read_json, read_table
 from spatia.measure.segment import find_nucleus
-from spatia.transitions.canvas import to_canvas
+from spatia.transitions.canvas import to_canvas, turn_by
 
 ContextKind = Literal["full", "cell", "none"]
 # arrays of the embeddings folder; those in PER_NICHE have a row per niche, the others per cell
@@ -192,9 +190,7 @@ def turn_cell(
     have. At the crops' own resolution this moves nothing by more than half a pixel.
     """
     planes = torch.from_numpy(np.concatenate([frame * mask, mask[None]]).astype(np.float32))[None]
-    c, s = math.cos(angle), math.sin(angle)
-    grid = functional.affine_grid(torch.tensor([[[c, s, 0.0], [-s, c, 0.0]]]), list(planes.shape), align_corners=False)
-    turned = functional.grid_sample(planes, grid, mode="nearest", align_corners=False)[0].numpy().astype(np.uint8)
+    turned = turn_by(planes, torch.tensor([angle]), "nearest", "zeros")[0].numpy().astype(np.uint8)
     return turned[:-1], turned[-1] > 0
 
 

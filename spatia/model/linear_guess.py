@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from spatia.transitions.canvas import turn
+from spatia.transitions.canvas import turn, turn_by
 
 LEAST_VARIANCE = 1e-6
 N_PARTS = 3
@@ -58,14 +58,6 @@ def moments_of(start: Tensor, end: Tensor, axis: Tensor | None = None) -> Moment
     means = [symmetric(turn_by(fields, -axis).mean(0), LYING) for fields in (start, end)]
     found = _around(start, end, *(turn_by(mean.expand(len(axis), -1, -1, -1), axis) for mean in means))
     return Moments(means[0], means[1], found.spread)
-
-
-def turn_by(fields: Tensor, angle: Tensor) -> Tensor:
-    """Return (n, c, side, side) fields turned by angles (n,) in radians from x towards y; edges go on outwards."""
-    c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    rows = torch.stack([torch.stack([c, s, zero], 1), torch.stack([-s, c, zero], 1)], dim=1)
-    grid = functional.affine_grid(rows.to(fields.dtype), list(fields.shape), align_corners=False)
-    return functional.grid_sample(fields, grid, padding_mode="border", align_corners=False)
 
 
 def pooled(parts: list[Moments]) -> Moments:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
@@ -58,25 +59,21 @@ def to_canvas(
         canvas[place, :c] = 2 * np.where(is_own, root, beyond) - 1
         if dapi is not None:
             assert nucleus is not None
-            around = continued(root[dapi], is_own & ~nucleus[place], reach_px)
-            within = continued(root[dapi], nucleus[place], reach_px)
-            around, within = (within if around is None else around), (around if within is None else within)
-            if around is not None and within is not None:
-                canvas[place, dapi], canvas[place, c] = 2 * around - 1, 2 * within - 1
-            else:
-                canvas[place, c] = canvas[place, dapi]  # no cell at all
+            whole = canvas[place, dapi].copy()
+            canvas[place, dapi] = continued(whole, is_own & ~nucleus[place], reach_px)
+            canvas[place, c] = continued(whole, nucleus[place], reach_px)
             outline = signed_distance(nucleus[place].astype(np.float32))[0]
             canvas[place, c + 1] = np.clip(outline / reach_px, -1, 1)
     return torch.from_numpy(canvas)
 
 
-def continued(values: NDArray[np.float32], is_known: NDArray[np.bool_], reach_px: float) -> NDArray[np.float32] | None:
+def continued(values: NDArray[np.float32], is_known: NDArray[np.bool_], reach_px: float) -> NDArray[np.float32]:
     """Return an image (y, x) that goes on where it is not known, from the nearest known pixel to the mean of all.
 
-    None where nothing is known.
+    Where nothing is known, such as a nucleus, it is the image as it was.
     """
     if not is_known.any():
-        return None
+        return values
     distance, nearest = distance_transform_edt(~is_known, return_indices=True)
     mean = values[is_known].mean()
     return np.asarray(mean + (values[tuple(nearest)] - mean) * np.exp(-distance * (FADE / reach_px)), np.float32)
@@ -154,6 +151,14 @@ def turn(canvas: Tensor, quarter_turns: int, is_mirrored: bool) -> Tensor:
     if is_mirrored:
         canvas = canvas.flip(-1)
     return torch.rot90(canvas, quarter_turns, (-2, -1))
+
+
+def turn_by(fields: Tensor, angle: Tensor, mode: str = "bilinear", padding_mode: str = "border") -> Tensor:
+    """Return (n, c, side, side) fields turned around their middle by angles (n,) in radians, from x towards y."""
+    c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    rows = torch.stack([torch.stack([c, s, zero], 1), torch.stack([-s, c, zero], 1)], dim=1)
+    grid = functional.affine_grid(rows.to(fields.dtype), list(fields.shape), align_corners=False)
+    return functional.grid_sample(fields, grid, mode=mode, padding_mode=padding_mode, align_corners=False)
 
 
 def turn_each(canvas: Tensor, symmetry: Tensor) -> Tensor:
