@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from spatia.io import read_table
+from spatia.learn.compiling import compile_parts
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.generating import SPATIA, Request, Sampler, choose_cells, conditions_of, follow
 from spatia.learn.generator_checkpoint import read_generator
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--batches", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="both with torch.compile")
     args = parser.parse_args()
     if (args.run is None) == (args.preset is None):
         parser.error("give the folder of a run, or --preset")
@@ -111,6 +113,8 @@ def main() -> None:
         args.run, args.slide, args.batch, args.batches)  # fmt: skip
     model, batches, dapi = subject
     model.to(machine.device)
+    if args.compile:
+        compile_parts(model)
     take(subject, batches[0], replace(FEW, steps=1), machine)  # warm up
     seconds: dict[str, list[float]] = {"few": [], "many": []}
     between, moved = [], []
@@ -123,7 +127,7 @@ def main() -> None:
         moved.append(difference(from_canvas(batch[0], dapi), many))
     few_s, many_s = (statistics.median(seconds[name]) for name in ("few", "many"))
     calls = [count_calls(s.solver, s.steps, s.guidance) for s in (FEW, MANY)]
-    print(f"{machine.device}, {machine.dtype}, {args.threads} threads, {model.shape.image_px} px, batch {args.batch}")
+    print(f"{machine.device}, {machine.dtype}{', compiled' * args.compile}, {args.threads} threads, {model.shape.image_px} px, batch {args.batch}")
     print(f"{calls[0]:4d} calls {1 / few_s:9.2f} images/s\n{calls[1]:4d} calls {1 / many_s:9.2f} images/s")
     ratio = many_s / few_s
     print(f"ratio {ratio:.2f} (bar {BAR:g}x: {'met' if ratio >= BAR else 'MISSED'})")

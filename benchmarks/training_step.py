@@ -16,6 +16,7 @@ scale. ``--whole-step`` also times the step of the whole model (genes, niches, t
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from spatia.learn.batches import CellBatch
+from spatia.learn.compiling import compile_parts
 from spatia.learn.dataset import CellDataset, LoadParams
 from spatia.learn.devices import Machine, choose_machine, move
 from spatia.learn.losses import pixel_loss
@@ -189,10 +191,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whole-step", action="store_true", help="also the whole model's joint step and embedding")
+    parser.add_argument("--compile", action="store_true", help="the whole model's beside itself with torch.compile")
     args = parser.parse_args()
     machine = choose_machine("auto", "auto", allow_cpu=True, threads=args.threads)
     files, shape = SlideFiles.of_run(args.run, args.slide), shape_of(args.preset)
-    load = LoadParams(args.cells, whole="tissue", tiles=args.whole_step, tissue_level=shape.tissue_level)
+    load = LoadParams(args.cells, whole="tissue", tiles=args.whole_step or args.compile, tissue_level=shape.tissue_level)
     dataset = CellDataset([files], load)
     torch.manual_seed(0)
     model = Spatia(shape, len(dataset.stains), len(dataset.genes))
@@ -211,10 +214,14 @@ def main() -> None:
         ratio = each / seconds["tokens"]
         verdict = f" (bar {BARS[name]:g}x: {'met' if ratio >= BARS[name] else 'MISSED'})" if name in BARS else ""
         print(f"{name:8s} {1 / each:9.0f} cells/s   {ratio:5.2f}x the time of tokens{verdict}")
-    if args.whole_step:
+    if args.whole_step or args.compile:
         more = {"joint step": whole_step(model, machine), "embedding": embed_step(model, machine)}
+        if args.compile:
+            twin = copy.deepcopy(model)
+            compile_parts(twin)
+            more |= {"joint step, compiled": whole_step(twin, machine), "embedding, compiled": embed_step(twin, machine)}
         for name, each in time_in_turns(more, batches, args.repeats).items():
-            print(f"{name:10s} {1 / each:9.0f} cells/s")
+            print(f"{name:20s} {1 / each:9.0f} cells/s")
 
 
 if __name__ == "__main__":

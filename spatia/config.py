@@ -76,6 +76,8 @@ class PretrainParams:
         AdamW; linear warm-up, then cosine to 0, in each phase (A24).
     precision, device, allow_cpu
         ``auto``: bfloat16 on a GPU, float32 without. ``device: cuda`` without a GPU is an error unless ``allow_cpu``.
+    compile
+        With torch.compile (:mod:`spatia.learn.compiling`); for long trainings.
     processes
         Per node, started by torchrun: one per GPU.
     image_weights, gene_weights
@@ -102,6 +104,7 @@ class PretrainParams:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_cpu: bool = False
+    compile: bool = False
     processes: int = 1
     workers: int = 0
     image_weights: str = ""
@@ -154,6 +157,7 @@ class EmbedParams:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_cpu: bool = False
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -36,6 +36,8 @@ class FlowParams:
     rematch
         Hand the targets of a transition out anew, so that control and target look alike and lie near each other
         (:mod:`spatia.learn.generator_matching`); which cells belong to which transition stays as it is.
+    local_targets
+        With ``rematch``, draw targets near their control first, other than for transitions between niches and tiles.
     gain_jitter
         Sd of the log gain by which the stains of control and target are made brighter or darker, both alike, in
         training: slides are stained more or less.
@@ -68,6 +70,7 @@ class FlowParams:
     drop: float = 0.2
     turn_targets: bool = True
     rematch: bool = True
+    local_targets: bool = True
     gain_jitter: float = 0.2
     start_noise: float = 0.0
     noise_probability: float = 0.5
@@ -89,6 +92,7 @@ class FlowParams:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_cpu: bool = False
+    compile: bool = False
     processes: int = 1
     seed: int = 0
 
@@ -144,6 +148,7 @@ class GenerateParams:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_cpu: bool = False
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

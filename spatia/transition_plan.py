@@ -86,6 +86,12 @@ class Transition:
     start: CellState
     end: CellState
 
+    @property
+    def is_between_niches(self) -> bool:
+        """Whether control and target differ in the class of their surroundings."""
+        axes = {*self.start.niches, *self.end.niches}
+        return any(self.start.niches.get(axis) != self.end.niches.get(axis) for axis in axes)
+
     def controls(self, cells: pd.DataFrame) -> NDArray[np.bool_]:
         """Return the control cells among the rows of ``states.parquet``, ``(n,)``."""
         return self.start.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()

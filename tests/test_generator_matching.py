@@ -111,3 +111,37 @@ def test_tiles_of_one_niche_are_not_matched_with_each_other():
     apart = rematch(canvas, ONE_PLACE, start, end, number, None, tile)
     assert sorted(apart) == [3, 4, 5]
     assert not (tile[start] == tile[apart]).any()
+
+
+def test_controls_learn_from_targets_near_by_where_most_targets_lie_elsewhere():
+    # nine of ten targets lie in the east and are large, the controls are everywhere: a plan must send most of the
+    # western controls east
+    generator = np.random.default_rng(4)
+    control_is_east, target_is_east = np.arange(100) % 2 == 1, np.arange(100) % 10 > 0
+    radii = np.concatenate(
+        [generator.uniform(3, 9, 100), np.where(target_is_east, 8, 5) + generator.uniform(-1, 1, 100)]
+    )
+    east = np.r_[control_is_east, target_is_east]
+    place = np.stack([generator.uniform(0, 100, 200), east * 400.0 + generator.uniform(0, 100, 200)], axis=1)
+    canvas, number = discs(radii), np.zeros(100, np.int64)
+    start, end = np.arange(100), 100 + np.arange(100)
+    as_often = rematch(canvas, place, start, end, number)
+    found = rematch(canvas, place, start, end, number, is_local=np.ones(100, bool))
+    west = ~control_is_east
+    assert target_is_east[as_often - 100][west].mean() == pytest.approx(0.8)
+    assert target_is_east[found - 100][west].mean() < 0.1
+    assert not target_is_east[found - 100][control_is_east].mean() < 0.9
+    # drawn by place alone: western controls of all sizes learn from western targets as they are
+    western = radii[100:][~target_is_east]
+    assert radii[found[west]].mean() == pytest.approx(western.mean(), abs=0.3)
+    assert np.corrcoef(radii[start[west]], radii[found[west]])[0, 1] > 0.5
+    assert np.array_equal(found, rematch(canvas, place, start, end, number, is_local=np.ones(100, bool)))
+
+
+def test_only_transitions_that_are_local_draw_their_targets_anew():
+    canvas = discs(np.random.default_rng(1).uniform(2, 9, 40))
+    place = np.random.default_rng(2).uniform(0, 100, (40, 2))
+    transition, end = np.repeat([0, 1], 10), 20 + np.random.default_rng(3).permutation(20)
+    found = rematch(canvas, place, np.arange(20), end, transition, is_local=transition == 1)
+    assert sorted(found[:10]) == sorted(end[:10])
+    assert set(found[10:]) < set(end[10:])

@@ -99,20 +99,21 @@ class PairSet:
 
 def read_pairs(
     reader: Reader, start: Sequence[str], end: Sequence[str], transition: NDArray[np.int64],
-    weight: NDArray[np.float32], is_turned: bool, is_rematched: bool = False,
+    weight: NDArray[np.float32], is_turned: bool, is_rematched: bool = False, is_local: NDArray[np.bool_] | None = None,
 ) -> PairSet:  # fmt: skip
     """Return the pairs of one slide; every cell is read once, however many pairs it is in.
 
     With ``is_turned``, each target is turned so that its long axis lies as its control's (crops; a tile has none), and
     put into that of its eight positions which is nearest to its control; with ``is_rematched``, targets of a
-    transition are handed out anew before (:mod:`spatia.learn.generator_matching`).
+    transition are handed out anew before, where ``is_local`` (pairs,) from among those near by
+    (:mod:`spatia.learn.generator_matching`).
     """
     cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
     block = reader.read(cells.tolist())
     first, last = place[: len(start)], place[len(start) :]
     if is_rematched and len(first):
         tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
-        last = rematch(block.canvas, block.place_um, first, last, transition, reader.dapi, tile)
+        last = rematch(block.canvas, block.place_um, first, last, transition, reader.dapi, tile, is_local)
     if is_turned and isinstance(reader, CellReader) and len(first):
         axis = long_axis_of(share_of(block.canvas[:, -1])).numpy()
         targets = reader.read(cells[last].tolist(), axis[first] - axis[last])

@@ -141,4 +141,6 @@ def _pairs_of(reader: Reader, pairs: pd.DataFrame, transitions: Sequence[Transit
         weight = confidence_weights(torch.tensor(pairs[CONFIDENCE].to_numpy(np.float32))).numpy()
     number = pd.Index(tags).get_indexer(pd.Index(pairs[TAG])).astype(np.int64)
     start, end = (pairs[column].astype(str).tolist() for column in (CONTROL, TARGET))
-    return read_pairs(reader, start, end, number, weight, params.turn_targets, params.rematch)
+    can_be_local = params.local_targets and not isinstance(reader, TileReader)
+    is_local = np.array([can_be_local and not transition.is_between_niches for transition in transitions], bool)[number]
+    return read_pairs(reader, start, end, number, weight, params.turn_targets, params.rematch, is_local)

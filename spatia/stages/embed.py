@@ -17,6 +17,7 @@ from spatia.config import EmbedParams, load_params
 from spatia.errors import SpatiaError
 from spatia.io import read_table, whole_dir, write_arrays, write_json, write_table
 from spatia.learn.checkpoint import Checkpoint, read_checkpoint
+from spatia.learn.compiling import compile_parts
 from spatia.learn.dataset import CellDataset
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.embedding import VARIANTS, Variant, embed_cells, open_for_embedding, reconstruct_cells
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
     files = SlideFiles(args.slide, args.crops, args.tiles, args.zarr)
     overlap = check_fit(checkpoint, files, params)
     model = checkpoint.model.to(machine.device)
+    if params.compile:
+        compile_parts(model)
     known = checkpoint.vocabulary
     cells = open_for_embedding(files, model, known.stains, known.genes, params.cells_per_batch)
     check_geometry(checkpoint, cells)

@@ -21,6 +21,7 @@ from spatia.config import load_params
 from spatia.errors import SpatiaError
 from spatia.generator_params import FlowParams
 from spatia.io import write_table
+from spatia.learn.compiling import compile_parts
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.events import history_table, tensorboard_writer
 from spatia.learn.generator_checkpoint import Scope, make_generator, write_generator
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
         )
         return
     model.to(machine.device)
+    if params.compile:
+        compile_parts(model)
     objective = objective_of(params)
     trainer = GeneratorTrainer(
         model,

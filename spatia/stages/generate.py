@@ -22,6 +22,7 @@ from spatia.errors import SpatiaError
 from spatia.generated import TRAJECTORIES
 from spatia.generator_params import GenerateParams
 from spatia.io import read_table, whole_dir, write_arrays, write_json, write_table
+from spatia.learn.compiling import compile_parts
 from spatia.learn.devices import choose_machine
 from spatia.learn.generating import SPATIA, UNCONDITIONAL, Request, Sampler, choose_cells, generate
 from spatia.learn.generator_cells import Reader
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
     requests = make_requests(states, checkpoint, params)
     cells = cell_table(requests)
     model = checkpoint.model.to(machine.device)
+    if params.compile:
+        compile_parts(model)
     sampler = sampler_of(params, checkpoint)
     with whole_dir(args.out) as folder:
         size = (len(cells), len(scope.stains), shape.image_px, shape.image_px)

@@ -20,6 +20,7 @@ import torch
 from spatia.config import PretrainParams, load_params
 from spatia.io import read_table, write_table
 from spatia.learn.checkpoint import Vocabulary, write_checkpoint
+from spatia.learn.compiling import compile_parts
 from spatia.learn.dataset import CellDataset, LoadParams
 from spatia.learn.devices import choose_machine
 from spatia.learn.events import history_table, tensorboard_writer
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     fit_statistics(model, data.cells)
     origins = start_from_public_weights(model, params, vocabulary)
     model.to(machine.device)
+    if params.compile:
+        compile_parts(model)
     trainer = Trainer(
         model,
         data.phases(model),
