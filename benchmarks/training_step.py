@@ -195,7 +195,9 @@ def main() -> None:
     args = parser.parse_args()
     machine = choose_machine("auto", "auto", allow_cpu=True, threads=args.threads)
     files, shape = SlideFiles.of_run(args.run, args.slide), shape_of(args.preset)
-    load = LoadParams(args.cells, whole="tissue", tiles=args.whole_step or args.compile, tissue_level=shape.tissue_level)
+    load = LoadParams(
+        args.cells, whole="tissue", tiles=args.whole_step or args.compile, tissue_level=shape.tissue_level
+    )
     dataset = CellDataset([files], load)
     torch.manual_seed(0)
     model = Spatia(shape, len(dataset.stains), len(dataset.genes))
@@ -219,7 +221,10 @@ def main() -> None:
         if args.compile:
             twin = copy.deepcopy(model)
             compile_parts(twin)
-            more |= {"joint step, compiled": whole_step(twin, machine), "embedding, compiled": embed_step(twin, machine)}
+            more |= {
+                "joint step, compiled": whole_step(twin, machine),
+                "embedding, compiled": embed_step(twin, machine),
+            }
         for name, each in time_in_turns(more, batches, args.repeats).items():
             print(f"{name:20s} {1 / each:9.0f} cells/s")
 
