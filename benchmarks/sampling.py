@@ -127,9 +127,8 @@ def main() -> None:
         moved.append(difference(from_canvas(batch[0], dapi), many))
     few_s, many_s = (statistics.median(seconds[name]) for name in ("few", "many"))
     calls = [count_calls(s.solver, s.steps, s.guidance) for s in (FEW, MANY)]
-    print(
-        f"{machine.device}, {machine.dtype}{', compiled' * args.compile}, {args.threads} threads, {model.shape.image_px} px, batch {args.batch}"
-    )
+    how = f"{machine.dtype}{', compiled' if args.compile else ''}, {args.threads} threads"
+    print(f"{machine.device}, {how}, {model.shape.image_px} px, batch {args.batch}")
     print(f"{calls[0]:4d} calls {1 / few_s:9.2f} images/s\n{calls[1]:4d} calls {1 / many_s:9.2f} images/s")
     ratio = many_s / few_s
     print(f"ratio {ratio:.2f} (bar {BAR:g}x: {'met' if ratio >= BAR else 'MISSED'})")
