@@ -34,6 +34,7 @@ from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
 from spatia.stages.generate import control_ids
 from spatia.transitions.canvas import from_canvas, n_channels_of
+from spatia.transitions.looks import n_looks_of
 from spatia.transitions.sampling import count_calls
 
 BAR = 7.0
@@ -71,7 +72,7 @@ def batches_of_preset(preset: str, size: int, n: int) -> Subject:
     """Return an untrained generator and ``n`` batches of noise."""
     torch.manual_seed(0)
     n_channels = n_channels_of(4, 0)
-    model = Generator(velocity_shape_of(preset), n_channels, 5, 400, 576).eval()
+    model = Generator(velocity_shape_of(preset), n_channels, 5, 400, 576, n_looks_of(4, 0)).eval()
     said = torch.zeros(size, dtype=torch.bool)
     shape = (size, n_channels, model.shape.image_px, model.shape.image_px)
     told = Conditions(torch.zeros(size, dtype=torch.long), torch.randn(size, 576), said, said)
@@ -81,7 +82,9 @@ def batches_of_preset(preset: str, size: int, n: int) -> Subject:
 def take(subject: Subject, batch: Batch, sampler: Sampler, machine: Machine) -> tuple[np.ndarray, float]:
     """Return images and seconds."""
     start = time.perf_counter()
-    images = from_canvas(follow(subject.model, batch[0], batch[1], sampler, machine, None)[-1], subject.dapi)
+    images = from_canvas(
+        follow(subject.model, batch[0], batch[1], sampler, machine, None, subject.dapi)[-1], subject.dapi
+    )
     if machine.device.type == "cuda":
         torch.cuda.synchronize()
     return images, time.perf_counter() - start

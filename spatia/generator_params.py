@@ -114,10 +114,10 @@ class FlowParams:
         self.shape()
 
     def shape(self) -> VelocityShape:
-        """Return the preset with the changes of ``model``; a niche tile has no long axis."""
+        """Return the preset with the changes of ``model``; a niche tile has neither a long axis nor a look."""
         check_changes(self.model, VelocityShape)
-        has_axis = {"long_axis": False} if self.target == "niche" else {}
-        return velocity_shape_of(self.preset, **{**has_axis, **self.model})
+        of_cells = {"long_axis": False, "looks": False} if self.target == "niche" else {}
+        return velocity_shape_of(self.preset, **{**of_cells, **self.model})
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from spatia.learn import generator_matching
-from spatia.learn.generator_matching import blocks, looks_of, rematch
+from spatia.learn.generator_matching import blocks, rematch
 from spatia.transitions.canvas import to_canvas, turn
+from spatia.transitions.looks import looks_of, n_looks_of
 
 ONE_PLACE = np.zeros((99, 2))
 
@@ -83,7 +84,9 @@ def test_looks_are_size_elongation_brightness_and_texture_of_cell_and_nucleus():
     )
     frames = np.stack([stain, dapi])[None].astype(np.uint8)
     canvas = to_canvas(frames, 255 * cell[None].astype(np.uint8), 1, nucleus[None])
-    size, elongation, level, dapi_level, spread, dapi_spread, *own = looks_of(canvas, 1)[0].tolist()
+    looks = looks_of(canvas, 1)
+    assert looks.shape == (1, n_looks_of(2, 1))
+    size, elongation, level, dapi_level, spread, dapi_spread, *own = looks[0].tolist()
     assert np.exp(size) == pytest.approx(np.pi * 200, rel=0.02)
     assert np.exp(elongation) == pytest.approx(2, rel=0.03)
     assert (level + 1) / 2 == pytest.approx((64 / 255) ** 0.5, abs=1e-3)

@@ -212,8 +212,8 @@ def test_the_context_is_told_in_principal_components_of_the_training_cells():
     factors, axes = torch.randn(200, 2), torch.randn(2, 40)
     cells = factors @ axes + 0.1 * torch.randn(200, 40)
     cells = cells * torch.linspace(0.1, 100, 40) + 7  # values of any scale count equally
-    context.set_scale(cells)
-    told = (cells - context.mean) @ context.basis
+    context.components.fit(cells)
+    told = context.components(cells)
     torch.testing.assert_close(told.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(told.T @ told / 200, torch.eye(3), atol=1e-3, rtol=0)
     fitted = factors @ torch.linalg.lstsq(factors, told[:, :2]).solution
@@ -223,12 +223,12 @@ def test_the_context_is_told_in_principal_components_of_the_training_cells():
 def test_directions_that_the_training_cells_do_not_have_are_not_told():
     context = make(n_context=40, context_width=5).conditioning.context
     cells = torch.randn(1, 40) + torch.randn(30, 1) * torch.randn(1, 40)
-    context.set_scale(cells)
-    told = (cells + 1e-3 * torch.randn(30, 40) - context.mean) @ context.basis
+    context.components.fit(cells)
+    told = context.components(cells + 1e-3 * torch.randn(30, 40))
     assert float(told[:, 0].std()) == pytest.approx(1, abs=0.1)
     assert float(told[:, 1:].abs().max()) == 0
-    context.set_scale(cells[:1].repeat(3, 1))
-    assert bool(((cells - context.mean) @ context.basis).isfinite().all())
+    context.components.fit(cells[:1].repeat(3, 1))
+    assert bool(context.components(cells).isfinite().all())
 
 
 def test_noise_hides_what_one_value_of_the_context_says_in_training_only():

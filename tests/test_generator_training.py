@@ -61,6 +61,7 @@ def eight_pairs():
     return PairSet(
         squares(16), context, np.arange(8), np.arange(8, 16), np.zeros(8, int),
         np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.ones(8, np.float32), np.array([f"c{k}" for k in range(8)]),
+        np.zeros(8, int),
     )  # fmt: skip
 
 
@@ -173,7 +174,9 @@ def test_batches_are_balanced_over_transitions():
 def test_control_and_target_are_turned_alike():
     canvas = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(2, 1, 1, 1)
     zero = np.array([0])
-    pairs = PairSet(canvas, torch.zeros(2, 0), zero, zero + 1, zero, zero, np.ones(1, np.float32), np.array(["a"]))
+    pairs = PairSet(
+        canvas, torch.zeros(2, 0), zero, zero + 1, zero, zero, np.ones(1, np.float32), np.array(["a"]), zero
+    )
     batch = draw_batch(pairs, 64, 0)
     assert torch.equal(batch.start, batch.end)
     assert len({tuple(row.flatten().tolist()) for row in batch.start}) == 8
@@ -306,7 +309,8 @@ STAGE_SWITCHES = [
     {"learning_rate": 3e-3}, {"ema_decay": 0.1}, {"steps": 7}, {"weight_decay": 10.0}, {"warmup_steps": 0},
     {"clip_norm": 1e-3}, {"drop": 0.5}, {"rho": 0.5}, {"target": "niche"},
     {"turn_targets": False}, {"rematch": False}, {"nucleus_outline": False}, {"gain_jitter": 0.0}, {"time_power": 3.0},
-    {"model": {"linear_guess": False}},
+    {"model": {"linear_guess": False}}, {"local_targets": False}, {"model": {"looks": False}},
+    {"model": {"look_noise": 0.3}},
 ]  # fmt: skip
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatia.learn.devices import Machine
+from spatia.learn.devices import Machine, move
 from spatia.learn.generator_cells import Reader
-from spatia.learn.generator_objective import to_device, with_axis
+from spatia.learn.generator_objective import with_axis
 from spatia.model.conditions import Conditions, unconditional
 from spatia.model.velocity import Generator
 from spatia.transitions.canvas import from_canvas
+from spatia.transitions.looks import looks_of
 from spatia.transitions.sampling import Solver, Velocity, guided, trace
 
 SPATIA, UNCONDITIONAL = "spatia", "unconditional"  # methods
@@ -76,13 +77,26 @@ def velocity_under(model: Generator, conditions: Conditions, weight: float) -> V
 
 @torch.no_grad()
 def follow(
-    model: Generator, canvas: Tensor, conditions: Conditions, sampler: Sampler, machine: Machine, noise: Tensor | None
-) -> list[Tensor]:
-    """Return the canvases of a path at t = 0, 1 / n, ..., 1; ``noise`` is added to the field at t = 0."""
+    model: Generator, canvas: Tensor, conditions: Conditions, sampler: Sampler, machine: Machine,
+    noise: Tensor | None = None, dapi: int | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """Return the canvases of a path at t = 0, 1 / n, ..., 1.
+
+    Parameters
+    ----------
+    noise
+        Added to the field at t = 0.
+    dapi
+        The stain whose nucleus has an outline in the canvases.
+    """
     start = model.encode(canvas.to(machine.device))
     if noise is not None:
         start = start + noise.to(machine.device)
-    velocity = velocity_under(model, to_device(with_axis(conditions, canvas), machine.device), sampler.guidance)
+    said = move(with_axis(conditions, canvas), machine.device)
+    if model.conditioning.look is not None:
+        look = looks_of(canvas, dapi).to(machine.device)
+        said = replace(said, look=model.conditioning.look.expected(look, said.transition, said.context))
+    velocity = velocity_under(model, said, sampler.guidance)
 
     def in_float32(field: Tensor, time: Tensor) -> Tensor:
         with machine.autocast():
@@ -112,7 +126,7 @@ def follow_cells(
     if sampler.start_noise:
         shape = model.encode(block.canvas[:1].to(machine.device)).shape[1:]
         noise = sampler.start_noise * noise_of(cell_ids, request.tag, sampler.seed, shape)
-    return follow(model, block.canvas, conditions, sampler, machine, noise)
+    return follow(model, block.canvas, conditions, sampler, machine, noise, reader.dapi)
 
 
 def conditions_of(request: Request, context: Tensor) -> Conditions:

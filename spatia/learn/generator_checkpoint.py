@@ -18,14 +18,15 @@ import spatia
 from spatia.errors import SpatiaError
 from spatia.io import whole_dir, write_json
 from spatia.learn.checkpoint import read_record
-from spatia.learn.generator_cells import dapi_of
+from spatia.learn.generator_cells import PER_NICHE, dapi_of
 from spatia.learn.generator_readers import Target
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import VelocityShape
 from spatia.transition_plan import Transition, transition_from_dict, transition_to_dict
 from spatia.transitions.canvas import n_channels_of
+from spatia.transitions.looks import n_looks_of
 
-FORMAT = 3
+FORMAT = 4
 TENSORS = "generator.safetensors"
 HEADER = "generator.json"
 
@@ -61,9 +62,20 @@ class Scope:
     embedded_by: dict[str, Any]
 
     @property
+    def dapi(self) -> int | None:
+        """The stain whose nucleus has an outline in the canvases."""
+        return dapi_of(self.stains, self.nucleus_outline)
+
+    @property
+    def n_around(self) -> int:
+        """How many values of a context, the last ones, tell about the surroundings of a cell."""
+        n_around = sum(name in PER_NICHE for name in self.context_arrays)
+        return self.context_width * n_around // max(1, len(self.context_arrays))  # all arrays have one width
+
+    @property
     def n_channels(self) -> int:
         """Channels of a canvas."""
-        return n_channels_of(len(self.stains), dapi_of(self.stains, self.nucleus_outline))
+        return n_channels_of(len(self.stains), self.dapi)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -83,7 +95,10 @@ class GeneratorCheckpoint:
 
 def make_generator(shape: VelocityShape, scope: Scope) -> Generator:
     """Return an untrained generator of this scope."""
-    model = Generator(shape, scope.n_channels, len(scope.transitions), len(scope.genes), scope.context_width)
+    n_looks = n_looks_of(len(scope.stains), scope.dapi) if shape.looks else 0
+    model = Generator(
+        shape, scope.n_channels, len(scope.transitions), len(scope.genes), scope.context_width, n_looks, scope.n_around
+    )
     model.conditioning.perturbation.set_signatures(torch.from_numpy(scope.signatures))
     return model
 

@@ -4,8 +4,8 @@ Where the rows of a plan are nearly flat (docs/transitions.md), a pair carries t
 and little of the single cell: target and control then differ in size, elongation and brightness for no reason, and
 what is learned is a blur over all that. Among the same pairs of one transition and slide, targets are therefore handed
 out anew, so that the two look alike and lie near each other: an optimal transport plan of looks and places within that
-of expression. Looks are a few numbers per cell, all of equal weight: by the pixels themselves, brightness would
-outweigh shape.
+of expression. Looks are a few numbers per cell, all of equal weight (:mod:`spatia.transitions.looks`): by the pixels
+themselves, brightness would outweigh shape.
 
 Places count because targets of one state look different from place to place. A plan has to use every target alike, so
 where targets are common in one niche and rare in another, most controls are given one from another niche than their
@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from spatia.transitions.canvas import moments_of_shape, n_channels_of, share_of
+from spatia.transitions.looks import looks_of
 
 MOST = 2000  # pairs matched at once; more are split into compact areas
 # square of how far "near" reaches, as a share of the mean squared distance of controls and targets
@@ -104,37 +103,3 @@ def _in_reaches(first: NDArray[np.floating], second: NDArray[np.floating]) -> ND
 
 def _in_means(distance: NDArray[np.floating]) -> NDArray[np.floating]:
     return distance / max(float(distance.mean()), TINY)
-
-
-def looks_of(canvas: Tensor, dapi: int | None = None) -> Tensor:
-    """Return (n, looks) of canvases: size and elongation, mean and sd of every stain; the same whichever way they lie.
-
-    Of the nucleus too, and how far from the middle of the cell it lies, where it has an outline.
-    """
-    n_stains = canvas.shape[1] - n_channels_of(0, dapi)
-    cell = share_of(canvas[:, -1])
-    size, elongation, middle = shape_of(cell)
-    looks = [size, elongation, *level_and_spread(canvas[:, :n_stains], cell)]
-    if dapi is not None:
-        nucleus = share_of(canvas[:, n_stains + 1])
-        own_size, own_elongation, own_middle = shape_of(nucleus)
-        off = (own_middle - middle).norm(dim=1) / size.exp().sqrt()
-        looks += [own_size, own_elongation, off]
-        looks += level_and_spread(canvas[:, n_stains : n_stains + 1], nucleus)
-    return torch.stack(looks, dim=1)
-
-
-def shape_of(share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log area (n,), log ratio of the axes (n,) and middle (n, 2) of shapes (n, y, x) in pixels."""
-    area, middle, moments = moments_of_shape(share)
-    # a pixel is a square, not a point: even a line has a width
-    axes = torch.linalg.eigvalsh(moments + torch.eye(2) / 12)
-    return area.log(), (axes[:, 1] / axes[:, 0]).log() / 2, middle
-
-
-def level_and_spread(stains: Tensor, share: Tensor) -> list[Tensor]:
-    """Return mean (n,) of every stain (n, c, y, x) within shapes, then its sd."""
-    area = share.sum((1, 2)).clamp(min=1)[:, None]
-    mean = torch.einsum("nyx,ncyx->nc", share, stains) / area
-    variance = torch.einsum("nyx,ncyx->nc", share, (stains - mean[:, :, None, None]).square()) / area
-    return [*mean.unbind(1), *variance.clamp(min=0).sqrt().unbind(1)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from spatia.learn.devices import move
 from spatia.learn.generator_pairs import PairBatch
 from spatia.model.conditions import Conditions
 from spatia.model.vae import vae_losses
@@ -23,6 +24,7 @@ from spatia.transitions.flow import (
     velocity_target,
     weighted_mean,
 )
+from spatia.transitions.looks import looks_of
 
 TOTAL = "total"
 
@@ -78,12 +80,15 @@ def flow_losses(
     negative, has_negative = pick_negatives(batch.transition, generator)
     time = torch.rand(len(batch), generator=generator).pow(objective.time_power).to(device)
     with torch.no_grad():
-        start, end = (model.encode(canvas.to(device)) for canvas in vary_gain(batch, objective.gain_jitter, generator))
+        start, end = vary_gain(batch, objective.gain_jitter, generator)
+        if model.conditioning.look is not None:
+            conditions = replace(conditions, look=looks_of(end, batch.dapi))
+        start, end = (model.encode(canvas.to(device)) for canvas in (start, end))
     noise_generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
     source = add_noise(start.cpu(), objective.start_noise, objective.noise_probability, noise_generator).to(device)
     wanted = velocity_target(source, end)
     field = bridge(source, end, time)
-    velocity = model(field, time, to_device(conditions, device))
+    velocity = model(field, time, move(conditions, device))
     positive = squared_error(velocity, wanted)
     loss = contrast_loss(
         positive, squared_error(velocity, wanted[negative.to(device)]), objective.contrast, objective.rho,
@@ -118,14 +123,3 @@ def reconstruction_losses(
     canvas = torch.cat(vary_gain(batch, objective.gain_jitter, generator))
     found = vae_losses(model.vae, canvas.to(device), generator)
     return {**found, TOTAL: found["reconstruction"] + objective.kl_weight * found["kl"]}
-
-
-def to_device(conditions: Conditions, device: torch.device) -> Conditions:
-    """Return conditions on a device."""
-    return Conditions(
-        conditions.transition.to(device),
-        conditions.context.to(device),
-        conditions.no_perturbation.to(device),
-        conditions.no_context.to(device),
-        None if conditions.axis is None else conditions.axis.to(device),
-    )

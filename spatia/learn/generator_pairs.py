@@ -63,6 +63,8 @@ class PairSet:
         weight.
     cell_id
         (pairs,) of the control.
+    group
+        (pairs,) which are together in a fold: those of a slide, or of one slide those of a quarter of it.
     dapi
         The stain whose nucleus has an outline in the canvases.
     n_cells
@@ -77,6 +79,7 @@ class PairSet:
     transition: NDArray[np.int64]
     weight: NDArray[np.float32]
     cell_id: NDArray[np.str_]
+    group: NDArray[np.int64]
     dapi: int | None = None
     n_cells: int = 0
 
@@ -111,6 +114,7 @@ def read_pairs(
     cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
     block = reader.read(cells.tolist())
     first, last = place[: len(start)], place[len(start) :]
+    group = quarter_of(block.place_um[first])
     if is_rematched and len(first):
         tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
         last = rematch(block.canvas, block.place_um, first, last, transition, reader.dapi, tile, is_local)
@@ -124,10 +128,17 @@ def read_pairs(
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
         turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()
-    ids = np.asarray(start, np.str_)
     return PairSet(
-        block.canvas, block.context, first, last, turned, transition, weight, ids, reader.dapi, len(cells)
+        block.canvas, block.context, first, last, turned, transition, weight, np.asarray(start, np.str_), group,
+        reader.dapi, len(cells),
     )  # fmt: skip
+
+
+def quarter_of(place: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return (n,) 0 to 3: on which side of the middle places (n, 2) lie."""
+    if not len(place):
+        return np.zeros(0, np.int64)
+    return (place > np.median(place, axis=0)) @ np.array([1, 2])
 
 
 def join_pairs(parts: Sequence[PairSet]) -> PairSet:
@@ -142,6 +153,7 @@ def join_pairs(parts: Sequence[PairSet]) -> PairSet:
         np.concatenate([part.transition for part in parts]),
         np.concatenate([part.weight for part in parts]),
         np.concatenate([part.cell_id for part in parts]),
+        np.concatenate([np.full(len(part), k) for k, part in enumerate(parts)]) if len(parts) > 1 else parts[0].group,
         parts[0].dapi,
         sum(part.n_cells for part in parts),
     )

@@ -6,22 +6,27 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
 from spatia.learn.generator_objective import Objective, flow_losses, reconstruction_losses, vary_gain
-from spatia.learn.generator_pairs import draw_batch
+from spatia.learn.generator_pairs import PairSet, draw_batch
 from spatia.learn.generator_source import PairData
 from spatia.learn.generator_training import Part
 from spatia.learn.parallel import Group
+from spatia.measure.value_probes import fit_value_probe
 from spatia.model.linear_guess import Moments, moments_of
+from spatia.model.looks import Look, LookMap, monge_map
 from spatia.model.velocity import Generator, Pixels
 from spatia.transitions.canvas import long_axis_of, share_of
+from spatia.transitions.looks import looks_of
 
 N_WATCHED = 4  # batches of the validation pairs
 AT_A_TIME = 256  # cells
 MOST_FITTED = 4096  # pairs of a transition: their moments are known well enough
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 1e6)  # penalties on what surroundings tell of looks; the last = nothing
 
 
 def make_parts(
@@ -49,12 +54,49 @@ def make_parts(
 
 
 def fit_scales(model: Generator, data: PairData, gain_jitter: float) -> None:
-    """Before training: bring contexts and canvases of the training cells to mean 0 and sd 1, fit the linear guess."""
+    """Before training: bring the training cells to mean 0 and sd 1, fit the maps of looks and the linear guess."""
     if model.conditioning.context is not None:
-        model.conditioning.context.set_scale(data.train.context)
+        model.conditioning.context.components.fit(data.train.context)
+    if model.conditioning.look is not None:
+        fit_looks(model.conditioning.look, data.train)
     if isinstance(model.space, Pixels):
         model.space.set_scale(data.train.canvas)
         fit_guess(model, data, gain_jitter)
+
+
+@torch.no_grad()
+def fit_looks(look: Look, pairs: PairSet) -> None:
+    """Fit scale and maps of looks to the training pairs; a transition without pairs keeps looks as they are.
+
+    What the surroundings tell is a ridge regression whose penalty is chosen by groups of pairs left out (slides, if
+    there are several): on a slide never seen, staining and donor make most of the difference between surroundings.
+    """
+    looks = torch.cat([looks_of(block, pairs.dapi) for block in pairs.canvas.split(AT_A_TIME)])
+    look.set_scale(looks)
+    looks, around = look.standardise(looks), None
+    if look.around is not None:
+        look.around.fit(pairs.context[:, -look.n_around :])
+        around = look.components(pairs.context)
+    for number in np.unique(pairs.transition):
+        rows = np.flatnonzero(pairs.transition == number)
+        start, end = (looks[place[rows]] for place in (pairs.start, pairs.end))
+        told = None if around is None else around[pairs.start[rows]]
+        look.set_map(int(number), fit_map(start, end, told, pairs.group[rows]))
+
+
+def fit_map(start: Tensor, end: Tensor, around: Tensor | None, group: NDArray[np.int64]) -> LookMap:
+    """Return the map of one transition from looks (n, looks) of its pairs and the controls' surroundings (n, k)."""
+    if around is None or len(np.unique(group)) < 2:
+        return LookMap(*monge_map(start, end))
+    told = around.double().numpy()
+    probe = fit_value_probe(told, end.numpy(), np.random.default_rng(0), group, STRENGTHS)
+    chosen = (float(probe.strength[0]),)
+    changes = [
+        torch.from_numpy(found.weight / found.standardise.spread[:, None]).float()
+        for found in (fit_value_probe(told, start.numpy(), np.random.default_rng(0), group, chosen), probe)
+    ]
+    before, after = (around @ change for change in changes)
+    return LookMap(*monge_map(start - before, end - after), *changes)
 
 
 @torch.no_grad()

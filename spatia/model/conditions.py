@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from spatia.model.components import Components
+from spatia.model.looks import Look
 from spatia.model.velocity_shape import VelocityShape
 
 LONGEST = 10_000.0  # wavelengths of the time features reach from 2 pi / 1000 up to so many times that
 TIME_SCALE = 1000.0  # t in [0, 1] is spread as diffusion steps are
-
-LEAST_SHARE = 1e-4  # of the first component's variance that a component needs
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Conditions:
         (b,) True = not said.
     axis
         (b,) angle of the control's long axis, where the network sees it; not a condition that can be left unsaid.
+    look
+        (b, looks) of the target (:mod:`spatia.transitions.looks`), where the network is told; left unsaid together
+        with the perturbation.
     """
 
     transition: Tensor
@@ -41,6 +44,7 @@ class Conditions:
     no_perturbation: Tensor
     no_context: Tensor
     axis: Tensor | None = None
+    look: Tensor | None = None
 
 
 def unconditional(conditions: Conditions) -> Conditions:
@@ -95,18 +99,14 @@ class Perturbation(nn.Module):
 class Context(nn.Module):
     """Frozen embeddings of the control cell -> one vector; a learned one where none is said.
 
-    What is told are their first principal components over the training cells, each at sd 1, with noise in training.
-    Embeddings have hundreds of values, more than a rare transition has cells: told all of them, the network knows
-    every training cell by name, and what it says of others is worse than if it were told nothing.
+    What is told are their first principal components, with noise in training. Embeddings have hundreds of values, more
+    than a rare transition has cells: told all of them, the network knows every training cell by name, and what it says
+    of others is worse than if it were told nothing.
     """
-
-    mean: Tensor
-    basis: Tensor
 
     def __init__(self, shape: VelocityShape, n_values: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(n_values))
-        self.register_buffer("basis", torch.eye(n_values, shape.context_width))
+        self.components = Components(n_values, shape.context_width)
         self.noise = shape.context_noise
         self.widen = nn.Sequential(
             nn.Linear(shape.context_width, shape.embedding), nn.SiLU(), nn.Dropout(shape.dropout),
@@ -114,24 +114,9 @@ class Context(nn.Module):
         )  # fmt: skip
         self.nothing = nn.Parameter(torch.zeros(shape.embedding))
 
-    def set_scale(self, context: Tensor) -> None:
-        """Take the components from the (cells, values) of the training cells; values count equally, at sd 1."""
-        context = context.double()
-        self.mean.copy_(context.mean(0))
-        spread = context.std(0, unbiased=False).clamp(min=1e-6)
-        standard = (context - context.mean(0)) / spread
-        variance, axes = torch.linalg.eigh(standard.T @ standard / len(context))
-        variance, axes = variance.flip(0), axes.flip(1)
-        # few cells span few directions; the others say nothing, and must not be blown up
-        is_real = variance > LEAST_SHARE * variance[0].clamp(min=1e-12)
-        scale = torch.where(is_real, variance.clamp(min=1e-12).rsqrt(), 0.0)
-        found = (axes * scale / spread[:, None])[:, : self.basis.shape[1]]
-        self.basis.zero_()
-        self.basis[:, : found.shape[1]] = found.to(self.basis)
-
     def forward(self, context: Tensor, is_missing: Tensor) -> Tensor:
         """Return (b, embedding)."""
-        told = (context - self.mean) @ self.basis
+        told = self.components(context)
         if self.training and self.noise:
             told = told + self.noise * torch.randn_like(told)
         said = self.widen(told)
@@ -141,10 +126,19 @@ class Context(nn.Module):
 class Conditioning(nn.Module):
     """Time and conditions -> the vector that modulates every block of a velocity network."""
 
-    def __init__(self, shape: VelocityShape, n_transitions: int, n_genes: int, n_context: int) -> None:
+    def __init__(
+        self,
+        shape: VelocityShape,
+        n_transitions: int,
+        n_genes: int,
+        n_context: int,
+        n_looks: int = 0,
+        n_around: int = 0,
+    ) -> None:
         super().__init__()
         self.perturbation = Perturbation(shape, n_transitions, n_genes)
         self.context = Context(shape, n_context) if n_context else None
+        self.look = Look(shape, n_transitions, n_looks, n_around) if n_looks else None
         self.width = shape.embedding
         self.time = nn.Sequential(
             nn.Linear(shape.embedding, shape.embedding), nn.SiLU(), nn.Linear(shape.embedding, shape.embedding)
@@ -156,4 +150,7 @@ class Conditioning(nn.Module):
         found = found + self.perturbation(conditions.transition, conditions.no_perturbation)
         if self.context is not None:
             found = found + self.context(conditions.context, conditions.no_context)
+        if self.look is not None:
+            assert conditions.look is not None
+            found = found + self.look(conditions.look, conditions.no_perturbation)
         return found

@@ -64,16 +64,22 @@ class Generator(nn.Module):
         Of a canvas.
     n_transitions, n_genes, n_context
         Of the conditions; ``n_context`` 0 = the generator knows no context.
+    n_looks, n_around
+        Numbers in a look; 0 = it is not told how targets look. How many of the context's values, the last ones, tell
+        about the surroundings: targets' looks may depend on those.
     """
 
-    def __init__(self, shape: VelocityShape, n_channels: int, n_transitions: int, n_genes: int, n_context: int) -> None:
+    def __init__(
+        self, shape: VelocityShape, n_channels: int, n_transitions: int, n_genes: int, n_context: int,
+        n_looks: int = 0, n_around: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shape = shape
         is_latent = shape.latent == "vae"
         self.space: Vae | Pixels = Vae(n_channels, shape) if is_latent else Pixels(n_channels, shape.image_px)
         n_field = VAE_CHANNELS if is_latent else n_channels
         self.guess = LinearGuess(n_transitions, n_field, shape.field_px) if shape.linear_guess else None
-        self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context)
+        self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context, n_looks, n_around)
         n_maps = 2 if shape.long_axis else 0
         network = UNet if shape.network == "unet" else DiT
         self.network: nn.Module = network(n_field, shape, n_maps)

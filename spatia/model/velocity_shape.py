@@ -32,6 +32,9 @@ class VelocityShape:
     long_axis
         Of cells: the network is told where every pixel lies along and across the control's long axis, and the straight
         line through the training pairs is turned to that axis (in pixels; latents cannot be turned).
+    looks, look_noise, around_width
+        Of cells: the network is told how the target looks (:mod:`spatia.model.looks`); sd of what is added to those
+        numbers, each of sd 1, in training; on how many components of the surroundings looks may depend.
     linear_guess
         The network adds to the straight line through the training pairs, instead of giving the whole velocity.
     channels, multipliers, blocks, attention
@@ -61,6 +64,9 @@ class VelocityShape:
     network: Network = "unet"
     latent: Latent = "pixel"
     long_axis: bool = True
+    looks: bool = True
+    look_noise: float = 0.1
+    around_width: int = 8
     linear_guess: bool = True
     channels: int = 32
     multipliers: tuple[int, ...] = (1, 2, 2)
@@ -108,7 +114,7 @@ class VelocityShape:
 GENERATOR_PRESETS: dict[str, VelocityShape] = {
     "tiny": VelocityShape(
         image_px=16, channels=16, multipliers=(1, 2), stem=1, width=32, depth=2, heads=2, embedding=32, token=8,
-        gene_width=8, context_width=16, context_noise=0.0, dropout=0.0, vae_channels=16,
+        gene_width=8, context_width=16, context_noise=0.0, look_noise=0.0, dropout=0.0, vae_channels=16,
     ),
     "cpu": VelocityShape(),
     "small": VelocityShape(image_px=96, channels=64, multipliers=(1, 2, 2, 2), blocks=2, embedding=256, dropout=0.1),

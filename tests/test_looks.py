@@ -1,0 +1,140 @@
+"""What a target is going to look like: the map of looks, and a network that does as it is told."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from spatia.learn.generator_parts import fit_map
+from spatia.model.conditions import Conditions, unconditional
+from spatia.model.looks import Look, LookMap, monge_map
+from spatia.model.velocity import Generator
+from spatia.model.velocity_shape import velocity_shape_of
+from spatia.transitions.sampling import integrate
+
+
+def clouds(n=4000, seed=0):
+    """Return two Gaussian clouds and what is between them: stretched, turned, moved."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(n, 3, generator=generator) @ torch.tensor([[1.0, 0.3, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 2.0]])
+    end = torch.randn(n, 3, generator=generator) @ torch.tensor([[2.0, 0.0, 0.5], [0.3, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    return start + 1, end - torch.tensor([0.0, 2.0, 5.0])
+
+
+def test_the_map_carries_mean_and_covariance_and_keeps_the_order():
+    start, end = clouds()
+    slope, offset = monge_map(start, end)
+    moved = start @ slope + offset
+    torch.testing.assert_close(moved.mean(0), end.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cov(moved.T), torch.cov(end.T), atol=0.1, rtol=0.05)
+    # the gradient of a convex function: nothing is turned round
+    torch.testing.assert_close(slope, slope.T, atol=1e-4, rtol=1e-3)
+    assert torch.linalg.eigvalsh(slope.double()).min() > 0
+
+
+def test_few_cells_that_are_all_alike_in_something_are_carried_by_their_means():
+    start, end = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 6)
+    start[:, 2] = 7.0
+    slope, offset = monge_map(start, end + 3)
+    assert slope.isfinite().all()
+    torch.testing.assert_close(start.mean(0) @ slope + offset, torch.full((6,), 3.0), atol=1e-3, rtol=0)
+
+
+def test_every_transition_has_its_own_map_and_one_without_pairs_changes_nothing():
+    look = Look(velocity_shape_of("tiny"), 3, 3)
+    start, end = clouds()
+    number = torch.arange(len(start)) % 2
+    look.set_scale(torch.cat([start, end]))
+    end = torch.where(number[:, None] == 0, end, start + 4)
+    for own in (0, 1):
+        look.set_map(own, LookMap(*monge_map(*(look.standardise(cloud[number == own]) for cloud in (start, end)))))
+    nowhere = torch.zeros(len(start), 0)
+    asked = start[:6]
+    kept = look.expected(asked, torch.full((6,), 2), nowhere[:6])
+    torch.testing.assert_close(kept, asked, atol=1e-4, rtol=1e-4)
+    farther = look.expected(asked, torch.ones(6, dtype=torch.long), nowhere[:6])
+    torch.testing.assert_close(farther, asked + 4, atol=0.1, rtol=0)
+    changed = look.expected(start, torch.zeros(len(start), dtype=torch.long), nowhere)
+    torch.testing.assert_close(changed.mean(0), end[number == 0].mean(0), atol=0.15, rtol=0)
+
+
+def test_targets_look_different_where_the_surroundings_said_so_in_every_group():
+    # targets are 3 larger where surroundings are high; controls are everywhere alike
+    generator = torch.Generator().manual_seed(1)
+    around = torch.randn(800, 5, generator=generator)
+    start = torch.randn(800, 2, generator=generator)
+    effect = torch.stack([3 * (around[:, 0] > 0), torch.zeros(800)], dim=1)
+    end = torch.randn(800, 2, generator=generator) + 1 + effect
+    found = fit_map(start, end, around, np.arange(800) % 4)
+    change = found.end_around[0, 0] / end[:, 0].std()
+    assert float(change) > 0.4
+    assert float(found.end_around[1:].abs().max()) < 0.15 > float(found.start_around.abs().max())
+    told_nothing = fit_map(start, end, None, np.arange(800) % 4)
+    assert told_nothing.end_around is None
+    # what holds in one group and is the other way round in the next is not believed
+    sign = torch.where(torch.arange(800) % 2 == 0, 1.0, -1.0)[:, None]
+    doubted = fit_map(start, torch.randn(800, 2, generator=generator) + sign * effect, around, np.arange(800) % 2)
+    assert float(doubted.end_around.abs().max()) < 0.01
+
+
+def test_the_surroundings_move_the_expected_look():
+    look = Look(velocity_shape_of("tiny", around_width=2), 1, 2, n_around=3)
+    look.around.fit(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
+    look.set_map(0, LookMap(torch.eye(2), torch.zeros(2), torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])))
+    context, here = torch.randn(4, 9), torch.zeros(4, dtype=torch.long)
+    moved = look.expected(torch.zeros(4, 2), here, context)
+    torch.testing.assert_close(moved[:, 0], look.components(context)[:, 0])
+    assert torch.equal(moved[:, 1], torch.zeros(4))
+    other = context.clone()
+    other[:, :6] += 1  # the cell's own embedding
+    assert torch.equal(look.expected(torch.zeros(4, 2), here, other), moved)
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return Generator(velocity_shape_of("tiny", linear_guess=False, **changes), 3, 2, 4, 0, n_looks=2)
+
+
+def told(n, look):
+    said = torch.zeros(n, dtype=torch.bool)
+    return Conditions(torch.zeros(n, dtype=torch.long), torch.zeros(n, 0), said, said, torch.zeros(n), look)
+
+
+@pytest.mark.parametrize("network", ["dit"])
+def test_a_network_draws_the_look_it_is_told_where_nothing_else_says_it(network):
+    # targets are all bright or all dark, at random: without being told, their mean is the best answer
+    model, generator = make(network=network), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(150):
+        level = torch.randint(2, (16, 1), generator=generator).float() * 2 - 1
+        start = 0.1 * torch.randn(16, 3, 16, 16, generator=generator)
+        time = torch.rand(16, generator=generator)
+        velocity = level[:, :, None, None] - start
+        field = start + time[:, None, None, None] * velocity
+        loss = (model(field, time, told(16, level.repeat(1, 2))) - velocity).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    start = 0.1 * torch.randn(2, 3, 16, 16, generator=generator)
+    asked = told(2, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    with torch.no_grad():
+        found = integrate(lambda field, time: model(field, time, asked), start, "midpoint", 8).mean((1, 2, 3))
+    assert found.tolist() == pytest.approx([-1, 1], abs=0.3)
+    # a cell of which nothing is said is not told its look either
+    nothing = unconditional(asked)
+    other = dataclasses.replace(nothing, look=nothing.look + 3)
+    with torch.no_grad():
+        assert torch.equal(model(start, torch.zeros(2), nothing), model(start, torch.zeros(2), other))
+
+
+def test_noise_on_looks_is_for_training_only():
+    model = make(look_noise=0.5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    field, time, asked = torch.randn(2, 3, 16, 16), torch.rand(2), told(2, torch.randn(2, 2))
+    assert not torch.equal(model(field, time, asked), model(field, time, asked))
+    model.eval()
+    assert torch.equal(model(field, time, asked), model(field, time, asked))
