@@ -273,10 +273,22 @@ def test_the_path_starts_at_the_control(trained):
     model = read_generator(trained / "checkpoint").model
     canvas = torch.rand(2, 5, 16, 16)
     request = Request(0, "t", "spatia", ("a", "b"))
-    path = follow(model, canvas, conditions_of(request, torch.zeros(2, 18)), Sampler(steps=4), CPU, None)
+    path = follow(model, canvas, conditions_of(request, torch.zeros(2, 18)), Sampler(steps=4), CPU, None, 0)
     assert len(path) == 5
     torch.testing.assert_close(path[0], canvas, atol=1e-5, rtol=0)
     assert float((path[4] - canvas).abs().max()) > 0.01
+
+
+def test_the_look_that_is_told_is_the_expected_one_and_not_where_nothing_is_said(trained):
+    model = read_generator(trained / "checkpoint").model
+    canvas, look = torch.rand(2, 5, 16, 16), model.conditioning.look
+    for method, is_told in (("spatia", True), ("unconditional", False)):
+        said = conditions_of(Request(0, "t", method, ("a", "b")), torch.zeros(2, 18))
+        before = follow(model, canvas, said, Sampler(steps=2), CPU, None, 0)[-1]
+        look.offset += 3
+        after = follow(model, canvas, said, Sampler(steps=2), CPU, None, 0)[-1]
+        look.offset -= 3
+        assert torch.equal(before, after) != is_told
 
 
 def test_choosing_does_not_depend_on_the_other_cells():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from spatia.learn.generator_parts import fit_map
+from spatia.learn.generator_parts import LookSums, fit_map
 from spatia.model.conditions import Conditions, unconditional
+from spatia.model.linear_guess import LinearGuess, moments_of, symmetric
 from spatia.model.looks import Look, LookMap, monge_map
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
@@ -98,7 +99,14 @@ def make(**changes):
 
 def told(n, look):
     said = torch.zeros(n, dtype=torch.bool)
-    return Conditions(torch.zeros(n, dtype=torch.long), torch.zeros(n, 0), said, said, torch.zeros(n), look)
+    return Conditions(
+        torch.zeros(n, dtype=torch.long),
+        torch.zeros(n, 0),
+        said,
+        said,
+        torch.zeros(n),
+        None if look is None else torch.stack([torch.zeros_like(look), look], dim=1),
+    )
 
 
 @pytest.mark.parametrize("network", ["dit"])
@@ -138,3 +146,29 @@ def test_noise_on_looks_is_for_training_only():
     assert not torch.equal(model(field, time, asked), model(field, time, asked))
     model.eval()
     assert torch.equal(model(field, time, asked), model(field, time, asked))
+
+
+def test_the_straight_line_knows_what_a_cell_of_some_look_is_like():
+    # fields are mean + look * pattern + noise, with another look at the end: what is left of the velocity is the noise
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randn(2, 3, 8, 8, generator=generator)
+    patterns = torch.stack([symmetric(pattern) for pattern in patterns])
+    sums, guess = LookSums(), LinearGuess(1, 3, 8, n_looks=2)
+    look = torch.randn(600, 2, 2, generator=generator) + torch.tensor([[0.0, 0.0], [2.0, -1.0]])
+    noise = 0.3 * torch.randn(2, 600, 3, 8, 8, generator=generator)
+    start, end = (torch.einsum("nl,lcyx->ncyx", look[:, k], patterns) + noise[k] + k for k in (0, 1))
+    for field, own in ((start, look[:, 0]), (end, look[:, 1])):
+        sums.add(field, own, None)
+    guess.by_look.copy_(sums.solve(is_along=False))
+    torch.testing.assert_close(guess.by_look, patterns, atol=0.2, rtol=0.1)
+    guess.mean_look[0] = look.mean(0)
+    away = look - look.mean(0)
+    parts = [guess.of_look(away[:, k]) for k in (0, 1)]
+    guess.set_moments([moments_of(start - parts[0], end - parts[1])], moments_of(start, end))
+    here, told = torch.zeros(600, dtype=torch.long), torch.zeros(600, dtype=torch.bool)
+    found = guess(start, torch.zeros(600), here, told, None, look)
+    error = float((found - (end - start)).square().mean())
+    assert error < 0.2
+    blind = guess(start, torch.zeros(600), here, ~told, None, look)  # nothing is said, so the look is not either
+    assert torch.equal(blind, guess(start, torch.zeros(600), here, ~told, None, look + 3))
+    assert float((blind - (end - start)).square().mean()) > 3 * error

@@ -59,6 +59,11 @@ def with_axis(conditions: Conditions, canvas: Tensor) -> Conditions:
     return replace(conditions, axis=long_axis_of(share_of(canvas[:, -1])))
 
 
+def looks_of_both(start: Tensor, end: Tensor, dapi: int | None) -> Tensor:
+    """Return (b, 2, looks) of the canvases of controls and targets."""
+    return torch.stack([looks_of(start, dapi), looks_of(end, dapi)], dim=1)
+
+
 def vary_gain(batch: PairBatch, sd: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return controls and targets with stains brighter or darker, both alike: log gains are Gaussian.
 
@@ -82,7 +87,7 @@ def flow_losses(
     with torch.no_grad():
         start, end = vary_gain(batch, objective.gain_jitter, generator)
         if model.conditioning.look is not None:
-            conditions = replace(conditions, look=looks_of(end, batch.dapi))
+            conditions = replace(conditions, look=looks_of_both(start, end, batch.dapi))
         start, end = (model.encode(canvas.to(device)) for canvas in (start, end))
     noise_generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
     source = add_noise(start.cpu(), objective.start_noise, objective.noise_probability, noise_generator).to(device)

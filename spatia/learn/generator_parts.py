@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,16 +12,16 @@ from torch import Tensor, nn
 
 from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
-from spatia.learn.generator_objective import Objective, flow_losses, reconstruction_losses, vary_gain
+from spatia.learn.generator_objective import Objective, flow_losses, looks_of_both, reconstruction_losses, vary_gain
 from spatia.learn.generator_pairs import PairSet, draw_batch
 from spatia.learn.generator_source import PairData
 from spatia.learn.generator_training import Part
 from spatia.learn.parallel import Group
 from spatia.measure.value_probes import fit_value_probe
-from spatia.model.linear_guess import Moments, moments_of
+from spatia.model.linear_guess import LYING, RIDGE, Moments, moments_of, pooled, symmetric
 from spatia.model.looks import Look, LookMap, monge_map
 from spatia.model.velocity import Generator, Pixels
-from spatia.transitions.canvas import long_axis_of, share_of
+from spatia.transitions.canvas import long_axis_of, share_of, turn_by
 from spatia.transitions.looks import looks_of
 
 N_WATCHED = 4  # batches of the validation pairs
@@ -112,24 +113,88 @@ def fit_latent_scale(model: Generator, data: PairData, gain_jitter: float, machi
 @torch.no_grad()
 def fit_guess(model: Generator, data: PairData, gain_jitter: float) -> None:
     """Fit the linear guess to the training pairs, or to a random part of them where there are very many."""
-    if model.guess is None:
+    guess = model.guess
+    if guess is None:
         return
-    moments: list[Moments | None] = []
-    for number in range(len(data.scope.transitions)):
-        rows = np.flatnonzero(data.train.transition == number)
-        if not len(rows):  # niche tiles: control and target of all its pairs lie in one tile
-            moments.append(None)
+    numbers = range(len(data.scope.transitions))
+    if model.conditioning.look is not None:
+        sums = LookSums()
+        for number in numbers:
+            ends = ends_of(model, data, number, gain_jitter)
+            if ends is not None and ends.look is not None:
+                guess.mean_look[number] = ends.look.mean(0)
+                for field, look in zip((ends.start, ends.end), ends.look.unbind(1), strict=True):
+                    sums.add(field, look, ends.axis)
+        guess.by_look.copy_(sums.solve(model.shape.long_axis and model.vae is None))
+    own: list[Moments | None] = []
+    plain: list[Moments] = []
+    for number in numbers:
+        ends = ends_of(model, data, number, gain_jitter)
+        if ends is None:  # niche tiles: control and target of all its pairs lie in one tile
+            own.append(None)
             continue
-        batch = data.train.take(np.random.default_rng(number).permutation(rows)[:MOST_FITTED])
-        device = model.guess.start.device
-        start, end = [
-            torch.cat([model.encode(block.to(device)) for block in canvas.split(AT_A_TIME)])
-            for canvas in vary_gain(batch, gain_jitter, torch.Generator().manual_seed(number))
-        ]
-        is_turned = model.shape.long_axis and model.vae is None
-        axis = long_axis_of(share_of(batch.start[:, -1])).to(device) if is_turned else None
-        moments.append(moments_of(start, end, axis))
-    model.guess.set_moments(moments)
+        plain.append(moments_of(ends.start, ends.end, ends.axis))
+        if ends.look is None:
+            own.append(plain[-1])
+            continue
+        away = ends.look - guess.mean_look[number]
+        parts = [guess.of_look(away[:, k]) for k in (0, 1)]
+        if ends.axis is not None:
+            parts = [turn_by(part, ends.axis) for part in parts]
+        own.append(moments_of(ends.start - parts[0], ends.end - parts[1], ends.axis))
+    guess.set_moments(own, pooled(plain))
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Fields (n, c, side, side) of a transition's pairs, standardised looks (n, 2, looks), long axes (n,)."""
+
+    start: Tensor
+    end: Tensor
+    look: Tensor | None
+    axis: Tensor | None
+
+
+def ends_of(model: Generator, data: PairData, number: int, gain_jitter: float) -> Ends | None:
+    """Return the ends of a transition's pairs, at most :data:`MOST_FITTED` of them; None without any."""
+    rows = np.flatnonzero(data.train.transition == number)
+    if not len(rows):
+        return None
+    batch = data.train.take(np.random.default_rng(number).permutation(rows)[:MOST_FITTED])
+    assert model.guess is not None
+    device = model.guess.start.device
+    canvases = vary_gain(batch, gain_jitter, torch.Generator().manual_seed(number))
+    start, end = [
+        torch.cat([model.encode(block.to(device)) for block in canvas.split(AT_A_TIME)]) for canvas in canvases
+    ]
+    look, axis = None, None
+    if model.conditioning.look is not None:
+        look = model.conditioning.look.standardise(looks_of_both(*canvases, batch.dapi).to(device))
+    if model.shape.long_axis and model.vae is None:
+        axis = long_axis_of(share_of(batch.start[:, -1])).to(device)
+    return Ends(start, end, look, axis)
+
+
+class LookSums:
+    """Sums for the regression of fields on looks, set after set of cells, each around its own mean."""
+
+    def __init__(self) -> None:
+        self.n, self.own, self.shared = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, fields: Tensor, looks: Tensor, axis: Tensor | None) -> None:
+        """Add fields (n, c, side, side) with their looks (n, looks), turned back by their long axes (n,)."""
+        if axis is not None:
+            fields = turn_by(fields, -axis)
+        away = looks - looks.mean(0)
+        self.n += len(looks)
+        self.own = self.own + away.T @ away
+        self.shared = self.shared + torch.einsum("nl,ncyx->lcyx", away, fields - fields.mean(0))
+
+    def solve(self, is_along: bool) -> Tensor:
+        """Return (looks, c, side, side): what one sd more of each look adds, all positions counted alike."""
+        ridge = RIDGE * self.n * torch.eye(len(self.own), device=self.own.device)
+        found = torch.linalg.solve(self.own + ridge, self.shared.flatten(1)).reshape(self.shared.shape)
+        return symmetric(found, LYING) if is_along else symmetric(found)
 
 
 @torch.no_grad()

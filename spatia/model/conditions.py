@@ -35,8 +35,8 @@ class Conditions:
     axis
         (b,) angle of the control's long axis, where the network sees it; not a condition that can be left unsaid.
     look
-        (b, looks) of the target (:mod:`spatia.transitions.looks`), where the network is told; left unsaid together
-        with the perturbation.
+        (b, 2, looks) of control and target (:mod:`spatia.transitions.looks`), where they are told; left unsaid
+        together with the perturbation.
     """
 
     transition: Tensor
@@ -144,6 +144,12 @@ class Conditioning(nn.Module):
             nn.Linear(shape.embedding, shape.embedding), nn.SiLU(), nn.Linear(shape.embedding, shape.embedding)
         )
 
+    def standard_looks(self, conditions: Conditions) -> Tensor | None:
+        """Return the looks (b, 2, looks) of control and target at mean 0 and sd 1, where they are told."""
+        if self.look is None or conditions.look is None:
+            return None
+        return self.look.standardise(conditions.look)
+
     def forward(self, time: Tensor, conditions: Conditions) -> Tensor:
         """Return (b, embedding)."""
         found = self.time(time_features(time, self.width))
@@ -152,5 +158,5 @@ class Conditioning(nn.Module):
             found = found + self.context(conditions.context, conditions.no_context)
         if self.look is not None:
             assert conditions.look is not None
-            found = found + self.look(conditions.look, conditions.no_perturbation)
+            found = found + self.look(conditions.look[:, 1], conditions.no_perturbation)
         return found

@@ -11,6 +11,10 @@ is left of the rest after blurring, and the fine texture. Controls and targets a
 last; with one covariance for all, texture would fade on the way and not come back. Followed from t = 0 to 1 the line
 carries mean and variance of the controls to those of the targets. Asked for the whole velocity, a network spends its
 training on finding these.
+
+Where the looks l of both ends are known (:mod:`spatia.model.looks`), mean images are those of cells that look so,
+mu_0 + D (l_0 - E l_0) and likewise for targets, and moments are those of what is left. One D serves all transitions and
+both ends: what a cell looks like that is larger, longer or brighter does not depend on what becomes of it.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from spatia.transitions.canvas import turn, turn_by
 
 LEAST_VARIANCE = 1e-6
 N_PARTS = 3
+RIDGE = 0.05  # on standardised looks: several of them go together
 BLUR_PX = 5  # side of the square over which the coarse part is a mean
 LYING = (0, 2, 4, 6)  # positions of a square in which what lay along x does so again
 
@@ -94,36 +99,58 @@ class LinearGuess(nn.Module):
     ----------
     n_transitions, n_channels, side_px
         Of the fields. Before :meth:`set_moments`, ends have mean 0, variance 1 and nothing in common.
+    n_looks
+        Numbers in a look; 0 = mean images are the same for all cells.
     """
 
     start: Tensor
     end: Tensor
     spread: Tensor
+    by_look: Tensor  # (looks, c, side, side)
+    mean_look: Tensor  # (transitions + 1, 2, looks) of start and end
 
-    def __init__(self, n_transitions: int, n_channels: int, side_px: int) -> None:
+    def __init__(self, n_transitions: int, n_channels: int, side_px: int, n_looks: int = 0) -> None:
         super().__init__()
+        self.register_buffer("by_look", torch.zeros(n_looks, n_channels, side_px, side_px))
+        self.register_buffer("mean_look", torch.zeros(n_transitions + 1, 2, n_looks))
         self.register_buffer("start", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
         self.register_buffer("end", torch.zeros(n_transitions + 1, n_channels, side_px, side_px))
         self.register_buffer("spread", torch.tensor([1.0, 1.0, 0.0]).repeat(n_transitions + 1, N_PARTS, n_channels, 1))
 
-    def set_moments(self, moments: list[Moments | None]) -> None:
-        """Take the moments of each transition's training pairs; without any pair, those of all the others."""
-        whole = pooled([own for own in moments if own is not None])
+    def set_moments(self, moments: Sequence[Moments | None], whole: Moments | None = None) -> None:
+        """Take the moments of each transition's training pairs; where it has none, and where none is said, ``whole``.
+
+        By default that is all transitions pooled.
+        """
+        whole = whole or pooled([own for own in moments if own is not None])
         for number, own in enumerate(own or whole for own in [*moments, whole]):
             self.start[number], self.end[number] = own.start, own.end
             variances = own.spread[..., :2].clamp(min=LEAST_VARIANCE)
             self.spread[number] = torch.cat([variances, own.spread[..., 2:]], dim=-1)
 
+    def of_look(self, look: Tensor) -> Tensor:
+        """Return (b, c, side, side) what looks (b, looks), standardised and less their mean, change a mean image by."""
+        return torch.einsum("bl,lcyx->bcyx", look, self.by_look)
+
     def forward(
-        self, field: Tensor, time: Tensor, transition: Tensor, is_untold: Tensor, axis: Tensor | None = None
-    ) -> Tensor:
+        self, field: Tensor, time: Tensor, transition: Tensor, is_untold: Tensor, axis: Tensor | None = None,
+        look: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return the guess for (b, c, side, side) fields at (b,) times of (b,) transitions, some of them untold.
 
-        ``axis`` (b,) are the long axes of the controls, where moments were taken along them.
+        Parameters
+        ----------
+        axis
+            (b,) long axes of the controls, where moments were taken along them.
+        look
+            (b, 2, looks) standardised, of control and target, where moments are those beside looks.
         """
         number = torch.where(is_untold, len(self.start) - 1, transition)
         t = time[:, None, None, None]
         start, end = self.start[number], self.end[number]
+        if look is not None:
+            away = torch.where(is_untold[:, None, None], 0.0, look - self.mean_look[number])
+            start, end = start + self.of_look(away[:, 0]), end + self.of_look(away[:, 1])
         if axis is not None:
             start, end = turn_by(start, axis), turn_by(end, axis)
         first, second, shared = self.spread[number].unbind(3)  # (b, parts, c)

@@ -91,7 +91,7 @@ class Look(nn.Module):
             self.start_around[number], self.end_around[number] = found.start_around, found.end_around
 
     def standardise(self, look: Tensor) -> Tensor:
-        """Return looks (b, looks) at mean 0 and sd 1 over the training cells."""
+        """Return looks (..., looks) at mean 0 and sd 1 over the training cells."""
         return (look - self.mean) / self.spread
 
     def components(self, context: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Generator(nn.Module):
         is_latent = shape.latent == "vae"
         self.space: Vae | Pixels = Vae(n_channels, shape) if is_latent else Pixels(n_channels, shape.image_px)
         n_field = VAE_CHANNELS if is_latent else n_channels
-        self.guess = LinearGuess(n_transitions, n_field, shape.field_px) if shape.linear_guess else None
+        self.guess = LinearGuess(n_transitions, n_field, shape.field_px, n_looks) if shape.linear_guess else None
         self.conditioning = Conditioning(shape, n_transitions, n_genes, n_context, n_looks, n_around)
         n_maps = 2 if shape.long_axis else 0
         network = UNet if shape.network == "unet" else DiT
@@ -93,7 +93,8 @@ class Generator(nn.Module):
         if self.guess is None:
             return added
         turned = axis if self.vae is None else None
-        return self.guess(field, time, conditions.transition, conditions.no_perturbation, turned) + added
+        look = self.conditioning.standard_looks(conditions)
+        return self.guess(field, time, conditions.transition, conditions.no_perturbation, turned, look) + added
 
     @property
     def vae(self) -> Vae | None:
