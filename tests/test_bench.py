@@ -84,7 +84,7 @@ def test_imputation_ranks_what_knows_more_higher(regions, pair):
     noise = np.random.default_rng(0).normal(size=(700, 1))
     hidden = [np.random.default_rng(draw).permutation(60) < 12 for draw in range(2)]
     arrays = [{"z": strength, "noise": noise}] * 2
-    found = scores(impute(pair, hidden, arrays, "z"))
+    found = scores(impute(pair, hidden, arrays, ("z",)))
     assert found["imputation", "z minus noise"]["low"] > 0
     assert min(found["imputation", name]["value"] for name in ("z", NEIGHBOURS)) > 0.3
     assert found["imputation", VISIBLE]["value"] > found["imputation", "noise"]["value"]

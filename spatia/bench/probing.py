@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,9 +70,9 @@ def read_out(z: np.ndarray, pair: Pair, task: Task) -> np.ndarray:
 
 
 def impute(
-    pair: Pair, hidden: Sequence[np.ndarray], arrays: Sequence[Mapping[str, np.ndarray]], best: str
+    pair: Pair, hidden: Sequence[np.ndarray], arrays: Sequence[Mapping[str, np.ndarray]], judged: Sequence[str]
 ) -> Iterator[Row]:
-    """Yield a row per method, over all draws of hidden genes, and the difference of ``best`` to each other one.
+    """Yield a row per method, over all draws of hidden genes, and what ``judged`` ones have more than each other.
 
     Parameters
     ----------
@@ -79,8 +80,8 @@ def impute(
         Per draw, (genes,) bool.
     arrays
         Per draw, method -> (n, d) embeddings that have not seen the hidden genes.
-    best
-        The method that is compared with the others.
+    judged
+        The methods that are compared with all others.
     """
     train, test = (region.counts[mask] for region, mask in _sides(pair))
     predictions: dict[str, list[np.ndarray]] = {}
@@ -102,8 +103,8 @@ def impute(
     for name, guess in joined.items():
         interval = bootstrap(whole, guess, resampled_pearson, np.random.default_rng(0))
         yield row(IMPUTATION[0], name, IMPUTATION[1], interval, len(whole))
-    for name, guess in joined.items():
-        if name != best:
+    for best, (name, guess) in itertools.product(judged, joined.items()):
+        if name not in judged:
             difference = bootstrap_difference(whole, joined[best], guess, resampled_pearson, np.random.default_rng(0))
             yield row(IMPUTATION[0], f"{best} minus {name}", IMPUTATION[1], difference, len(whole))
 

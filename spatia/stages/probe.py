@@ -25,8 +25,14 @@ from spatia.progress import progress
 
 BATCH_CELLS = 512
 SIDES = ("left", "right", "top", "bottom")
-FUSED = "z"
-IMPUTERS: dict[str, str] = {"z": "z_fused", "z, genes only": "z_genes", "z, image only": "z_image"}
+JUDGED = ("z", "z_cell")
+IMPUTERS: dict[str, str] = {
+    "z": "z_fused",
+    "z_cell": "z_cell_fused",
+    "z, genes only": "z_genes",
+    "z_cell, genes only": "z_cell_genes",
+    "z, image only": "z_image",
+}
 IMAGE_ARRAYS = {"z, image only": "z_image", "z_cell, image only": "z_cell_image"}
 
 log = logging.getLogger("spatia.probe")
@@ -122,4 +128,4 @@ def imputation_rows(embed: Embedder, pair: Pair, draws: int, share: float) -> li
     for is_hidden in progress(hidden, "imputation", unit="draw"):
         found = {**image, **embed(("fused", "genes"), pair.train.genes[is_hidden])}
         arrays.append({name: found[array] for name, array in IMPUTERS.items()})
-    return list(impute(pair, hidden, arrays, FUSED))
+    return list(impute(pair, hidden, arrays, JUDGED))
