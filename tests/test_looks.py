@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from spatia.learn.generator_parts import LookSums, fit_map
+from spatia.learn.calibration import calibrate_looks
+from spatia.learn.devices import Machine
+from spatia.learn.generating import Request, Sampler, conditions_of, follow
+from spatia.learn.generator_pairs import PairSet
+from spatia.learn.generator_parts import LookSums, fit_looks, fit_map
 from spatia.model.conditions import Conditions, unconditional
 from spatia.model.linear_guess import LinearGuess, moments_of, symmetric
 from spatia.model.looks import Look, LookMap, monge_map
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
+from spatia.transitions.canvas import to_canvas
+from spatia.transitions.looks import looks_of, n_looks_of
 from spatia.transitions.sampling import integrate
+
+CPU = Machine(torch.device("cpu"), torch.float32)
 
 
 def clouds(n=4000, seed=0):
@@ -172,3 +180,40 @@ def test_the_straight_line_knows_what_a_cell_of_some_look_is_like():
     blind = guess(start, torch.zeros(600), here, ~told, None, look)  # nothing is said, so the look is not either
     assert torch.equal(blind, guess(start, torch.zeros(600), here, ~told, None, look + 3))
     assert float((blind - (end - start)).square().mean()) > 3 * error
+
+
+def test_what_is_drawn_too_small_is_asked_for_larger():
+    # a generator that draws less of every change than it is told: the straight line alone, half of what looks say
+    generator = torch.Generator().manual_seed(0)
+    radii = 3 + 2 * torch.rand(40, generator=generator)
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    shares = (((y - 7.5) ** 2 + (x - 7.5) ** 2)[None] < radii[:, None, None] ** 2).numpy()
+    canvas = to_canvas((shares * 100).astype(np.uint8)[:, None], 255 * shares.astype(np.uint8))
+    rows, number = np.arange(40), np.zeros(40, int)
+    pairs = PairSet(
+        canvas, torch.zeros(40, 0), rows, rows, number, number, np.ones(40, np.float32), rows.astype(str), number
+    )
+    shape = velocity_shape_of("tiny", long_axis=False)
+    model = Generator(shape, 2, 1, 3, 0, n_looks=n_looks_of(1))
+    fit_looks(model.conditioning.look, pairs)
+    model.space.set_scale(canvas)
+    looks = model.conditioning.look.standardise(looks_of(canvas))
+    sums = LookSums()
+    sums.add(model.encode(canvas), looks, None)
+    model.guess.by_look.copy_(sums.solve(is_along=False))
+    field = model.encode(canvas)
+    moments = moments_of(field, field)
+    model.guess.set_moments([moments], moments)
+    model.conditioning.look.offset[0, 0] = 1.0  # larger by one sd
+    model.guess.by_look[0] *= 0.5
+
+    def drawn():
+        said = conditions_of(Request(0, "t", "spatia", ()), torch.zeros(40, 0))
+        found = follow(model, canvas, said, Sampler(steps=4), CPU)[-1]
+        return float((model.conditioning.look.standardise(looks_of(found)) - looks).mean(0)[0])
+
+    before = drawn()
+    calibrate_looks(model.eval(), pairs, ("t",), CPU)
+    assert before < 0.8
+    assert abs(drawn() - 1) < 0.5 * (1 - before)
+    assert float(model.conditioning.look.short[0, 0]) > 0.2

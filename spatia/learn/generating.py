@@ -95,8 +95,8 @@ def follow(
     said = move(with_axis(conditions, canvas), machine.device)
     if model.conditioning.look is not None:
         look = looks_of(canvas, dapi).to(machine.device)
-        expected = model.conditioning.look.expected(look, said.transition, said.context)
-        said = replace(said, look=torch.stack([look, expected], dim=1))
+        asked = model.conditioning.look.asked(look, said.transition, said.context)
+        said = replace(said, look=torch.stack([look, asked], dim=1))
     velocity = velocity_under(model, said, sampler.guidance)
 
     def in_float32(field: Tensor, time: Tensor) -> Tensor:

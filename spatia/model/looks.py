@@ -5,7 +5,8 @@ round, too smooth and too alike. So in training it is told the look of the targe
 look to which optimal transport carries its own. Between Gaussians that is the linear Monge map: it takes mean and
 covariance of the controls' looks to those of the targets' and keeps what is particular to a cell, where a regression
 on pairs would pull every cell towards the mean, the more so the less sure the pairs are. Both means may depend on the
-surroundings.
+surroundings. What is drawn is not quite what is asked for (ends of long cells are blurred away): how far it falls short
+on training cells is added to what is asked.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Look(nn.Module):
     offset: Tensor  # (transitions, looks)
     start_around: Tensor  # (transitions, components, looks)
     end_around: Tensor
+    short: Tensor  # (transitions, looks), standardised: by how much what is drawn falls short
 
     def __init__(self, shape: VelocityShape, n_transitions: int, n_looks: int, n_around: int = 0) -> None:
         super().__init__()
@@ -73,6 +75,7 @@ class Look(nn.Module):
         n_components = shape.around_width if n_around else 0
         self.register_buffer("start_around", torch.zeros(n_transitions, n_components, n_looks))
         self.register_buffer("end_around", torch.zeros(n_transitions, n_components, n_looks))
+        self.register_buffer("short", torch.zeros(n_transitions, n_looks))
         self.noise = shape.look_noise
         self.widen = nn.Sequential(
             nn.Linear(n_looks, shape.embedding), nn.SiLU(), nn.Linear(shape.embedding, shape.embedding)
@@ -109,6 +112,10 @@ class Look(nn.Module):
         own = self.standardise(look) - before
         moved = torch.einsum("bk,bkl->bl", own, self.slope[transition]) + self.offset[transition] + after
         return moved * self.spread + self.mean
+
+    def asked(self, look: Tensor, transition: Tensor, context: Tensor) -> Tensor:
+        """Return the looks (b, looks) to ask for, so that those of :meth:`expected` are drawn."""
+        return self.expected(look, transition, context) + self.short[transition] * self.spread
 
     def forward(self, look: Tensor, is_missing: Tensor) -> Tensor:
         """Return (b, embedding) of the targets' looks (b, looks)."""

@@ -21,6 +21,7 @@ from spatia.config import load_params
 from spatia.errors import SpatiaError
 from spatia.generator_params import FlowParams
 from spatia.io import write_table
+from spatia.learn.calibration import calibrate_looks
 from spatia.learn.compiling import compile_parts
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.events import history_table, tensorboard_writer
@@ -92,9 +93,10 @@ def run(args: argparse.Namespace) -> None:
     rows = trainer.run()
     if group.is_first:
         model.load_state_dict(trainer.average)
+        calibrate_looks(model, data.train, data.scope.tags, machine)
         write_table(args.history, history_table(rows))
         about = describe(args, params, data, machine) | {"vae_distance": reconstruction_distance(model, data, machine)}
-        write_generator(args.checkpoint, trainer.average, params.shape(), data.scope, about)
+        write_generator(args.checkpoint, model.state_dict(), params.shape(), data.scope, about)
         shutil.rmtree(args.work, ignore_errors=True)
         log.info("%s: %d pairs, %d steps", args.checkpoint, len(data.train), trainer.progress.total_steps)
     leave_group(group)
