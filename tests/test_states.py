@@ -206,8 +206,23 @@ def test_a_state_may_be_a_type_in_a_niche():
     assert transition.controls(cells).tolist() == [False, True, False, False]
     assert transition.targets(cells).tolist() == [True, False, False, False]
     assert transition.end.name == "T in immune hot"
+    assert transition.is_between_niches
     with pytest.raises(SpatiaError, match="unknown niche axis 'immune'; config/stages/states.yaml defines none"):
         transition.controls(cells.drop(columns="niche_immune"))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ({}, {}, False),
+        ({"niche": {"immune": "hot"}}, {"niche": {"immune": "hot"}}, False),
+        ({"niche": {"immune": "cold"}}, {"niche": {"immune": "hot"}}, True),
+        ({}, {"niche": {"immune": "hot"}}, True),
+    ],
+)
+def test_a_transition_is_between_niches_where_the_surroundings_change(start, end, expected):
+    sides = {"from": {"state": "a", **start}, "to": {"state": "b", **end}}
+    assert transition_from_dict("x", {**sides, "lineage": "L"}).is_between_niches == expected
 
 
 @pytest.mark.parametrize(
