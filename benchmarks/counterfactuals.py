@@ -173,7 +173,7 @@ def main() -> None:
             tag: {m: {k: centred_interval(v) for k, v in own.items()} for m, own in by_method.items()}
             for tag, by_method in scores.items()
         }
-        args.out.writeas_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        args.out.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
