@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import ot
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -134,6 +135,6 @@ def monge_map(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     means, covariances = [], []
     for cloud in (start.double().numpy(), end.double().numpy()):
         means.append(cloud.mean(0))
-        covariances.append(ledoit_wolf(cloud)[0] + LEAST_VARIANCE * torch.eye(cloud.shape[1]).numpy())
+        covariances.append(ledoit_wolf(cloud)[0] + LEAST_VARIANCE * np.eye(cloud.shape[1]))
     slope, offset = ot.gaussian.bures_wasserstein_mapping(*means, *covariances)
     return torch.from_numpy(slope).float(), torch.from_numpy(offset).float().flatten()
