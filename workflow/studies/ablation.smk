@@ -28,6 +28,7 @@ rule params:
 rule pretrain:
     """One model."""
     input:
+        cells=cells_of(PLAN["train"]),
         params="params/{variant}_{seed}.yaml",
     output:
         checkpoint=directory("models/{variant}_{seed}/checkpoint"),
@@ -53,6 +54,7 @@ rule probe:
     """What its embeddings tell."""
     input:
         checkpoint="models/{variant}_{seed}/checkpoint",
+        cells=cells_of(PLAN["train"], PLAN["test"]),
         labels=label_paths(),
     output:
         "scores/{variant}_{seed}.tsv",

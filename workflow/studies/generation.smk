@@ -21,11 +21,6 @@ def transitions_text():
     return yaml.safe_dump({tag: whole[tag] for tag in PLAN.get("transitions", whole)})
 
 
-def of_run(stage, slide, name):
-    """Return what a stage of the finished run wrote for a slide."""
-    return os.path.join(RUN, "results", stage, slide, name)
-
-
 def names_of_all():
     """Return the names of the variants and the seeds, in the order of the score files."""
     names = [name for name, _ in VARIANTS.values() for _ in PLAN["seeds"]]
@@ -115,6 +110,8 @@ rule flow:
     input:
         pairs="pair/{variant}_{seed}/pairs",
         signatures="pair/{variant}_{seed}/signatures",
+        cells=cells_of(PLAN["train"]),
+        embeddings=of_run("embed", PLAN["train"], "embeddings"),
         transitions="params/transitions.yaml",
         params="params/flow/{variant}_{seed}.yaml",
     output:
