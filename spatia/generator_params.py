@@ -38,6 +38,8 @@ class FlowParams:
         (:mod:`spatia.learn.generator_matching`); which cells belong to which transition stays as it is.
     local_targets
         With ``rematch``, draw targets near their control first, other than for transitions between niches and tiles.
+    max_pairs
+        Of a transition, over all training slides; a random part of them where there are more.
     gain_jitter
         Sd of the log gain by which the stains of control and target are made brighter or darker, both alike, in
         training: slides are stained more or less.
@@ -71,6 +73,7 @@ class FlowParams:
     turn_targets: bool = True
     rematch: bool = True
     local_targets: bool = True
+    max_pairs: int = 4096
     gain_jitter: float = 0.2
     start_noise: float = 0.0
     noise_probability: float = 0.5
@@ -97,7 +100,7 @@ class FlowParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "vae_steps", "batch", "log_every", "processes"):
+        for name in ("steps", "vae_steps", "batch", "log_every", "processes", "max_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
         for name in ("drop", "noise_probability", "ema_decay"):

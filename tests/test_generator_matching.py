@@ -26,18 +26,18 @@ def test_small_controls_get_small_targets_and_no_target_is_lost():
     radii = np.concatenate([generator.uniform(2, 8, 30), generator.uniform(4, 10, 30)])
     canvas = discs(radii)
     start, end = np.arange(30), np.r_[30 + generator.permutation(20), 30 + np.arange(10)]  # ten targets occur twice
-    found = rematch(canvas, ONE_PLACE, start, end, np.zeros(30, np.int64))
+    found = rematch(looks_of(canvas), ONE_PLACE, start, end, np.zeros(30, np.int64))
     assert sorted(found) == sorted(end)
     assert np.corrcoef(radii[start], radii[end])[0, 1] < 0.5
     assert np.corrcoef(radii[start], radii[found])[0, 1] > 0.9
-    assert np.array_equal(found, rematch(canvas, ONE_PLACE, start, end, np.zeros(30, np.int64)))
+    assert np.array_equal(found, rematch(looks_of(canvas), ONE_PLACE, start, end, np.zeros(30, np.int64)))
 
 
 def test_targets_stay_within_their_transition():
     canvas = discs(np.random.default_rng(1).uniform(2, 9, 40))
     transition = np.repeat([0, 1], 10)
     end = 20 + np.random.default_rng(2).permutation(20)
-    found = rematch(canvas, ONE_PLACE, np.arange(20), end, transition)
+    found = rematch(looks_of(canvas), ONE_PLACE, np.arange(20), end, transition)
     for number in (0, 1):
         assert sorted(found[transition == number]) == sorted(end[transition == number])
 
@@ -62,8 +62,8 @@ def test_what_the_place_tells_about_the_target_stays_true():
     place = np.stack([generator.uniform(0, 100, 120), np.r_[is_east, is_east] * 400.0], axis=1)
     canvas, number = discs(radii), np.zeros(60, np.int64)
     start, end = np.arange(60), 60 + np.arange(60)
-    by_image_alone = rematch(canvas, ONE_PLACE.repeat(2, 0), start, end, number)
-    found = rematch(canvas, place, start, end, number)
+    by_image_alone = rematch(looks_of(canvas), ONE_PLACE.repeat(2, 0), start, end, number)
+    found = rematch(looks_of(canvas), place, start, end, number)
     assert (is_east[by_image_alone - 60] == is_east).mean() < 0.7
     assert (is_east[found - 60] == is_east).mean() > 0.8
     west = start[~is_east]
@@ -110,8 +110,8 @@ def test_tiles_of_one_niche_are_not_matched_with_each_other():
     canvas = discs([3, 5, 7, 3, 5, 7])  # three niches, each seen from two of its cells
     start, end, tile = np.arange(3), np.array([4, 5, 3]), np.array([0, 1, 2, 0, 1, 2])
     number = np.zeros(3, np.int64)
-    assert rematch(canvas, ONE_PLACE, start, end, number).tolist() == [3, 4, 5]
-    apart = rematch(canvas, ONE_PLACE, start, end, number, None, tile)
+    assert rematch(looks_of(canvas), ONE_PLACE, start, end, number).tolist() == [3, 4, 5]
+    apart = rematch(looks_of(canvas), ONE_PLACE, start, end, number, tile)
     assert sorted(apart) == [3, 4, 5]
     assert not (tile[start] == tile[apart]).any()
 
@@ -128,8 +128,8 @@ def test_controls_learn_from_targets_near_by_where_most_targets_lie_elsewhere():
     place = np.stack([generator.uniform(0, 100, 200), east * 400.0 + generator.uniform(0, 100, 200)], axis=1)
     canvas, number = discs(radii), np.zeros(100, np.int64)
     start, end = np.arange(100), 100 + np.arange(100)
-    as_often = rematch(canvas, place, start, end, number)
-    found = rematch(canvas, place, start, end, number, is_local=np.ones(100, bool))
+    as_often = rematch(looks_of(canvas), place, start, end, number)
+    found = rematch(looks_of(canvas), place, start, end, number, is_local=np.ones(100, bool))
     west = ~control_is_east
     assert target_is_east[as_often - 100][west].mean() == pytest.approx(0.8)
     assert target_is_east[found - 100][west].mean() < 0.1
@@ -138,13 +138,13 @@ def test_controls_learn_from_targets_near_by_where_most_targets_lie_elsewhere():
     western = radii[100:][~target_is_east]
     assert radii[found[west]].mean() == pytest.approx(western.mean(), abs=0.3)
     assert np.corrcoef(radii[start[west]], radii[found[west]])[0, 1] > 0.5
-    assert np.array_equal(found, rematch(canvas, place, start, end, number, is_local=np.ones(100, bool)))
+    assert np.array_equal(found, rematch(looks_of(canvas), place, start, end, number, is_local=np.ones(100, bool)))
 
 
 def test_only_transitions_that_are_local_draw_their_targets_anew():
     canvas = discs(np.random.default_rng(1).uniform(2, 9, 40))
     place = np.random.default_rng(2).uniform(0, 100, (40, 2))
     transition, end = np.repeat([0, 1], 10), 20 + np.random.default_rng(3).permutation(20)
-    found = rematch(canvas, place, np.arange(20), end, transition, is_local=transition == 1)
+    found = rematch(looks_of(canvas), place, np.arange(20), end, transition, is_local=transition == 1)
     assert sorted(found[:10]) == sorted(end[:10])
     assert set(found[10:]) < set(end[10:])

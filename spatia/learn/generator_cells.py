@@ -36,18 +36,6 @@ class CellBlock:
     context: Tensor
     place_um: NDArray[np.float64]
 
-    def take(self, rows: NDArray[np.int64]) -> CellBlock:
-        """Return some of the cells."""
-        return CellBlock(self.canvas[rows], self.context[rows], self.place_um[rows])
-
-    def join(self, other: CellBlock) -> CellBlock:
-        """Return these cells and then the other ones."""
-        return CellBlock(
-            torch.cat([self.canvas, other.canvas]),
-            torch.cat([self.context, other.context]),
-            np.concatenate([self.place_um, other.place_um]),
-        )
-
 
 class Reader(Protocol):
     """What reads the images and contexts of cells: crops, or the niche tiles around them."""

@@ -24,8 +24,6 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from spatia.transitions.looks import looks_of
-
 MOST = 2000  # pairs matched at once; more are split into compact areas
 # square of how far "near" reaches, as a share of the mean squared distance of controls and targets
 REACH = 0.01
@@ -33,9 +31,8 @@ TINY = 1e-30
 
 
 def rematch(
-    canvas: Tensor, place: NDArray[np.floating], start: NDArray[np.int64], end: NDArray[np.int64],
-    transition: NDArray[np.int64], dapi: int | None = None, tile: NDArray[np.int64] | None = None,
-    is_local: NDArray[np.bool_] | None = None,
+    looks: Tensor, place: NDArray[np.floating], start: NDArray[np.int64], end: NDArray[np.int64],
+    transition: NDArray[np.int64], tile: NDArray[np.int64] | None = None, is_local: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:  # fmt: skip
     """Return a target (pairs,) for each of ``start``, of the same transition and nearer in look and place.
 
@@ -45,19 +42,16 @@ def rematch(
 
     Parameters
     ----------
-    canvas, place
-        (cells, c, y, x) and (cells, 2), of which ``start`` and ``end`` are rows.
+    looks, place
+        (cells, k) and (cells, 2), of which ``start`` and ``end`` are rows.
     transition
         (pairs,) its number.
-    dapi
-        The stain whose nucleus has an outline in the canvases.
     tile
         (cells,) niche of each cell, where images are niche tiles: those of one niche are the same image, and are kept
         apart as they are in ``start`` and ``end``.
     is_local
         (pairs,) whether targets are drawn near their control first, the same for all of a transition; default: none.
     """
-    looks = looks_of(canvas, dapi)
     look = ((looks - looks.mean(0)) / looks.std(0).clamp(min=1e-6)).numpy()
     found = end.copy()
     generator = np.random.default_rng(0)

@@ -14,8 +14,9 @@ from spatia.learn.generator_cells import CellReader, Reader
 from spatia.learn.generator_matching import rematch
 from spatia.learn.generator_tiles import TileReader
 from spatia.transitions.canvas import long_axis_of, nearest_turn, share_of, turn_each
+from spatia.transitions.looks import looks_of
 
-AT_A_TIME = 256  # pairs
+AT_A_TIME = 256  # cells or pairs
 
 
 @dataclass(frozen=True)
@@ -112,26 +113,62 @@ def read_pairs(
     (:mod:`spatia.learn.generator_matching`).
     """
     cells, place = np.unique(np.asarray([*start, *end], np.str_), return_inverse=True)
-    block = reader.read(cells.tolist())
     first, last = place[: len(start)], place[len(start) :]
-    group = quarter_of(block.place_um[first])
+    seen = look_at(reader, cells.tolist())
+    group = quarter_of(seen.place_um[first])
     if is_rematched and len(first):
         tile = reader.niche_of(cells.tolist()) if isinstance(reader, TileReader) else None
-        last = rematch(block.canvas, block.place_um, first, last, transition, reader.dapi, tile, is_local)
-    if is_turned and isinstance(reader, CellReader) and len(first):
-        axis = long_axis_of(share_of(block.canvas[:, -1])).numpy()
-        targets = reader.read(cells[last].tolist(), axis[first] - axis[last])
+        last = rematch(seen.looks, seen.place_um, first, last, transition, tile, is_local)
+    angle = np.zeros(len(cells))
+    if is_turned and isinstance(reader, CellReader):
         # a target looks different beside every control, so each pair has its own
-        kept, first = np.unique(first, return_inverse=True)
-        block = block.take(kept).join(targets)
-        last = len(kept) + np.arange(len(first))
+        kept, control = np.unique(first, return_inverse=True)
+        angle = np.concatenate([angle[kept], seen.axis[first] - seen.axis[last]])
+        cells, first, last = cells[np.concatenate([kept, last])], control, len(kept) + np.arange(len(first))
+    canvas, context = read_canvases(reader, cells.tolist(), angle)
     turned = np.zeros(len(first), np.int64)
     for rows in np.array_split(np.arange(len(first)), -(-len(first) // AT_A_TIME)) if is_turned and len(first) else ():
-        turned[rows] = nearest_turn(block.canvas[last[rows]], block.canvas[first[rows]]).numpy()
+        turned[rows] = nearest_turn(canvas[last[rows]], canvas[first[rows]]).numpy()
     return PairSet(
-        block.canvas, block.context, first, last, turned, transition, weight, np.asarray(start, np.str_), group,
-        reader.dapi, len(cells),
+        canvas, context, first, last, turned, transition, weight, np.asarray(start, np.str_), group, reader.dapi,
+        len(seen.looks),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What matching asks of cells: looks (n, k), where they lie (n, 2: y, x) in um, long axes (n,) in radians."""
+
+    looks: Tensor
+    place_um: NDArray[np.float64]
+    axis: NDArray[np.float32]
+
+
+def look_at(reader: Reader, cell_ids: Sequence[str]) -> Seen:
+    """Return what matching asks of cells; their canvases are not kept."""
+    parts = []
+    for at in range(0, max(len(cell_ids), 1), AT_A_TIME):
+        block = reader.read(cell_ids[at : at + AT_A_TIME])
+        axis = long_axis_of(share_of(block.canvas[:, -1])).numpy()
+        parts.append((looks_of(block.canvas, reader.dapi), block.place_um, axis))
+    looks, place, axes = zip(*parts, strict=True)
+    return Seen(torch.cat(looks), np.concatenate(place), np.concatenate(axes))
+
+
+def read_canvases(reader: Reader, cell_ids: Sequence[str], angle: NDArray[np.floating]) -> tuple[Tensor, Tensor]:
+    """Return canvases and contexts of cells, turned by their angle (n,) where it is not 0; tiles lie as they are."""
+    canvas, contexts = torch.empty(0), []
+    for at in range(0, max(len(cell_ids), 1), AT_A_TIME):
+        rows = slice(at, at + AT_A_TIME)
+        if isinstance(reader, CellReader) and angle[rows].any():
+            block = reader.read(cell_ids[rows], angle[rows])
+        else:
+            block = reader.read(cell_ids[rows])
+        if not at:  # filled block by block: all pairs of a slide are large, and would be there twice
+            canvas = torch.empty(len(cell_ids), *block.canvas.shape[1:])
+        canvas[rows] = block.canvas
+        contexts.append(block.context)
+    return canvas, torch.cat(contexts)
 
 
 def quarter_of(place: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -143,6 +180,8 @@ def quarter_of(place: NDArray[np.floating]) -> NDArray[np.int64]:
 
 def join_pairs(parts: Sequence[PairSet]) -> PairSet:
     """Return the pairs of several slides as one set."""
+    if len(parts) == 1:
+        return parts[0]
     shifts = np.cumsum([0, *(len(part.canvas) for part in parts)])[:-1]
     return PairSet(
         torch.cat([part.canvas for part in parts]),
@@ -153,7 +192,7 @@ def join_pairs(parts: Sequence[PairSet]) -> PairSet:
         np.concatenate([part.transition for part in parts]),
         np.concatenate([part.weight for part in parts]),
         np.concatenate([part.cell_id for part in parts]),
-        np.concatenate([np.full(len(part), k) for k, part in enumerate(parts)]) if len(parts) > 1 else parts[0].group,
+        np.concatenate([np.full(len(part), k) for k, part in enumerate(parts)]),
         parts[0].dapi,
         sum(part.n_cells for part in parts),
     )

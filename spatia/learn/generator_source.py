@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,19 @@ def read_pair_data(
     """
     slides = [*train, *val]
     species = species_of([SlideFiles(s.name, s.files.crops, s.files.crops, s.files.zarr) for s in slides], "flow")
-    stains = shared_stains({slide.name: slide.files.crops for slide in slides}, params.stains)
-    tables = {slide.name: read_split(slide, "train") for slide in train}
-    tables |= {slide.name: read_split(slide, "val") for slide in val}
-    transitions = _with_pairs(load_transitions(plan), pd.concat([tables[slide.name] for slide in train]), plan)
-    genes, dg = read_signatures(signatures, transitions)
+    stains = shared_stains({slide.name: slide.files.crops for slide in train}, params.stains)
     arrays = CONTEXT_ARRAYS[params.context]
     image_px = params.shape().image_px
     has_outline = params.nucleus_outline and params.target == "cell"
     readers = {
         slide.name: open_reader(params.target, slide.files, stains, image_px, arrays, has_outline) for slide in slides
     }
+    tables = {slide.name: read_split(slide, "train", readers[slide.name]) for slide in train}
+    tables |= {slide.name: read_split(slide, "val", readers[slide.name]) for slide in val}
+    share = -(-params.max_pairs // len(train))
+    tables = {name: some_of_each(pairs, share, params.seed) for name, pairs in tables.items()}
+    transitions = _with_pairs(load_transitions(plan), pd.concat([tables[slide.name] for slide in train]), plan)
+    genes, dg = read_signatures(signatures, transitions)
     sets = {
         name: _pairs_of(readers[name], tables[name], transitions, params) for name in tables
     }  # fmt: skip
@@ -90,13 +92,31 @@ def read_pair_data(
     )  # fmt: skip
     learned = join_pairs([sets[slide.name] for slide in train])
     watched = join_pairs([sets[slide.name] for slide in val]) if val else None
+    if params.confidence_weights:  # over all slides: where plans are surer, pairs count more
+        learned, watched = with_mean_one(learned), with_mean_one(watched) if watched is not None else None
     return PairData(learned, watched if watched is not None and len(watched) else None, scope)
 
 
-def read_split(slide: FlowSlide, split: str) -> pd.DataFrame:
-    """Return the pairs of one side of the split: a training slide may have a test block."""
+def read_split(slide: FlowSlide, split: str, reader: Reader) -> pd.DataFrame:
+    """Return the pairs of one side of the split (a training slide may have a test block), of two different images."""
     pairs = read_table(slide.pairs / "pairs.parquet")
-    return pairs[pairs["split"] == split]
+    pairs = pairs[pairs["split"] == split]
+    if isinstance(reader, TileReader):  # within one niche both sides are the same tile
+        pairs = pairs[reader.niche_of(pairs[CONTROL].tolist()) != reader.niche_of(pairs[TARGET].tolist())]
+    return pairs
+
+
+def some_of_each(pairs: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """Return at most ``most`` pairs of every transition, in their order; all pairs of a large slide fill the memory."""
+    if pairs.groupby(TAG).size().le(most).all():
+        return pairs
+    order = pd.Series(np.random.default_rng(seed).permutation(len(pairs)), index=pairs.index)
+    return pairs[order.groupby(pairs[TAG]).rank() <= most]
+
+
+def with_mean_one(pairs: PairSet) -> PairSet:
+    """Return the pairs with weights in proportion to theirs, 1 on average."""
+    return replace(pairs, weight=confidence_weights(torch.from_numpy(pairs.weight)).numpy()) if len(pairs) else pairs
 
 
 def embedded_by(embeddings: Path | None) -> dict[str, Any]:
@@ -134,11 +154,9 @@ def _with_pairs(plan: Sequence[Transition], pairs: pd.DataFrame, where: Path) ->
 def _pairs_of(reader: Reader, pairs: pd.DataFrame, transitions: Sequence[Transition], params: FlowParams) -> PairSet:
     tags = [transition.tag for transition in transitions]
     pairs = pairs[pairs[TAG].isin(tags)]
-    if isinstance(reader, TileReader):  # within one niche both sides are the same tile
-        pairs = pairs[reader.niche_of(pairs[CONTROL].tolist()) != reader.niche_of(pairs[TARGET].tolist())]
     weight = np.ones(len(pairs), np.float32)
     if params.confidence_weights:
-        weight = confidence_weights(torch.tensor(pairs[CONFIDENCE].to_numpy(np.float32))).numpy()
+        weight = pairs[CONFIDENCE].to_numpy(np.float32)
     number = pd.Index(tags).get_indexer(pd.Index(pairs[TAG])).astype(np.int64)
     start, end = (pairs[column].astype(str).tolist() for column in (CONTROL, TARGET))
     can_be_local = params.local_targets and not isinstance(reader, TileReader)

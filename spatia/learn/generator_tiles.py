@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from spatia import keys
 from spatia.cells.crops import open_crops
@@ -85,6 +86,9 @@ class TileReader:
 
     def read(self, cell_ids: Sequence[str]) -> CellBlock:
         """Return the tiles of cells in the order asked for; the outline is the part that lies on the slide."""
+        if not len(cell_ids):  # a slide without pairs
+            canvas = torch.empty(0, int((self._stain_place >= 0).sum()) + 1, self.image_px, self.image_px)
+            return CellBlock(canvas, self.context.read(cell_ids), np.empty((0, 2)))
         niche = self.niche_of(cell_ids)
         places = WindowPlaces(0, self._stain_place, self._y0[niche], self._x0[niche])
         n_stains = int((self._stain_place >= 0).sum())

@@ -25,7 +25,7 @@ rule flow:
     threads: 2
     resources:
         **gpu_of("flow"),
-        mem_mb=megabytes(4000, per_input=0.1),
+        mem_mb=megabytes(8000, per_input=0.1),
         runtime=minutes(60, per_input_gb=60),
     params:
         launch=launcher("flow"),
