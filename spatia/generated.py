@@ -24,14 +24,20 @@ TRAJECTORIES = "trajectories.npz"
 CELL_COLUMNS = ("row", keys.CELL_ID, "transition_tag", "method")
 
 
-def judged_pairs(folder: Path) -> pd.DataFrame:
-    """Return the pairs of a slide with which generated cells are compared: its test block where it has one, else all.
+def judged_plans(folder: Path) -> pd.DataFrame:
+    """Return the rows of ``plans.tsv``, as text, of which generated cells are judged: a test block's, else all.
 
-    A training slide with a test block (``test_share``) has pairs of both sides, and its generator learned from one.
+    A training slide with a test block (``test_share``) has plans of both sides, and its generator learned from one.
     """
+    plans = read_table(folder / "plans.tsv").fillna("").astype(str)
+    is_test = plans["split"] == "test"
+    return plans[is_test] if is_test.any() else plans
+
+
+def judged_pairs(folder: Path) -> pd.DataFrame:
+    """Return the pairs of a slide with which generated cells are compared: those of its judged plans."""
     pairs = read_table(folder / "pairs.parquet")
-    is_test = pairs["split"] == "test"
-    return pairs[is_test] if is_test.any() else pairs
+    return pairs[pairs["split"].isin(judged_plans(folder)["split"])]
 
 
 @dataclass(frozen=True)

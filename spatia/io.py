@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -69,6 +70,12 @@ def write_json(path: Path | str, content: dict[str, Any]) -> None:
     """Write ``content`` as indented JSON with keys in their given order."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def checksum(path: Path | str) -> str:
+    """Return ``blake2b:`` and the digest (128 bit) of a file's content."""
+    with open(path, "rb") as handle:
+        return "blake2b:" + hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_table(path: Path | str) -> pd.DataFrame:

@@ -35,6 +35,14 @@ def test_mean_and_spread_over_seeds_by_hand(tmp_path, files):
     assert rows.loc[rows["method"] == "spatia", "seed"].tolist() == [0, 1, 0]
 
 
+def test_what_a_generator_draws_untold_has_a_row_of_its_own(tmp_path, files):
+    untold = [write_scores(tmp_path / f"u{k}.tsv", 2.0 + k, method="unconditional") for k in range(2)]
+    assert compare(tmp_path, [files[0], *untold], ["full", "full", "other"], [0, 0, 0]) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert "| full, unconditional | 40 | 2.000 |" in text
+    assert "| other, unconditional | 40 | 3.000 |" in text
+
+
 def test_transitions_without_scores_say_why(tmp_path):
     file = write_scores(tmp_path / "x.tsv", None, "A->B", note="49 targets, fewer than min_cells = 50")
     assert compare(tmp_path, [file], ["full"], [0]) == 0

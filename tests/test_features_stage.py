@@ -14,7 +14,7 @@ from toy_generated import STAINS, TAG, write_generated, write_run
 from spatia.cells.crops import open_crops
 from spatia.cli import main
 from spatia.errors import SpatiaError
-from spatia.generated import judged_pairs, open_generated, real_frames
+from spatia.generated import judged_pairs, judged_plans, open_generated, real_frames
 from spatia.measure.generation import CONTROL_ROWS
 from spatia.stages import features as features_stage
 from spatia.stages.generation import render
@@ -249,6 +249,7 @@ def test_targets_of_the_training_side_of_a_slide_are_neither_measured_nor_scored
     whole = pd.read_parquet(folder / "pairs.parquet")
     is_test = np.arange(len(whole)) % 3 > 0
     whole.assign(split=np.where(is_test, "test", "train")).to_parquet(folder / "pairs.parquet")
+    plans_of_two_sides(folder)
     assert judged_pairs(folder)["x_tgt_id"].tolist() == whole.loc[is_test, "x_tgt_id"].tolist()
     options = {"slide": "toy", "generated": run / "generated", "crops": run / "crops", "pairs": folder,
                "out": tmp_path / "features", "params": write_params(tmp_path, "features"), "processes": 1}  # fmt: skip
@@ -259,5 +260,34 @@ def test_targets_of_the_training_side_of_a_slide_are_neither_measured_nor_scored
     assert not real & (set(whole.loc[~is_test, "x_tgt_id"]) - set(whole.loc[is_test, "x_tgt_id"]))
     inputs = read_inputs(tmp_path / "features", run / "generated", run / "crops", folder)
     assert set(inputs.pairs["split"]) == {"test"}
-    whole.assign(split="train").to_parquet(folder / "pairs.parquet")
-    assert len(judged_pairs(folder)) == len(whole)
+    assert [plan["transition_tag"] for plan in inputs.plans] == [TAG, "rare->rarer"]
+
+
+def plans_of_two_sides(folder):
+    """Give a folder of pairs plans of a training side too; return the plans as they were."""
+    plans = pd.read_csv(folder / "plans.tsv", sep="\t", keep_default_na=False)
+    pd.concat([plans.assign(split="train"), plans]).to_csv(folder / "plans.tsv", sep="\t", index=False)
+    return plans
+
+
+def test_a_test_block_without_pairs_is_not_judged_by_the_training_side(run, tmp_path):
+    folder = tmp_path / "pairs"
+    shutil.copytree(run / "pairs", folder)
+    assert judged_plans(folder)["split"].tolist() == ["test", "test"]
+    plans = plans_of_two_sides(folder)
+    assert judged_plans(folder)["transition_tag"].tolist() == plans["transition_tag"].tolist()
+    pairs = pd.read_parquet(folder / "pairs.parquet")
+    pairs.assign(split="train").to_parquet(folder / "pairs.parquet")
+    assert len(judged_pairs(folder)) == 0
+    plans.assign(split="train").to_csv(folder / "plans.tsv", sep="\t", index=False)
+    assert len(judged_pairs(folder)) == len(pairs)
+
+
+def test_niche_tiles_have_no_features_of_cells(run, tmp_path, capsys):
+    shutil.copytree(run / "generated", tmp_path / "generated")
+    header = json.loads((tmp_path / "generated/generate.json").read_text())
+    (tmp_path / "generated/generate.json").write_text(json.dumps({**header, "target": "niche"}))
+    options = {"slide": "toy", "generated": tmp_path / "generated", "crops": run / "crops", "pairs": run / "pairs",
+               "out": tmp_path / "features", "params": write_params(tmp_path, "features"), "processes": 1}  # fmt: skip
+    assert main(["features", *(f"--{key}={value}" for key, value in options.items())]) == 1
+    assert "expected images of cells, found niche tiles" in capsys.readouterr().err

@@ -243,8 +243,11 @@ def test_embeddings_of_another_model_are_refused(run, trained, tmp_path, capsys)
     record["checkpoint"]["seed"] = 7
     path.write_text(json.dumps(record))
     expect(capsys, run_generate(other, trained, name="bad"), "found another's (different: seed)")
+    record["checkpoint"] |= {"seed": 0, "weights": "blake2b:0"}
+    path.write_text(json.dumps(record))
+    expect(capsys, run_generate(other, trained, name="bad"), "found another's (different: weights)")
     (path.parent / "z_niche.npy").unlink()
-    record["checkpoint"]["seed"] = 0
+    del record["checkpoint"]["weights"]
     path.write_text(json.dumps(record))
     expect(capsys, run_generate(other, trained, name="bad"), "expected the embedding 'z_niche'")
 

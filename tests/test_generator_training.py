@@ -307,7 +307,7 @@ STAGE_SWITCHES = [
     {"seed": 1}, {"context": "cell"}, {"context": "none"}, {"stains": ["18S"]}, {"confidence_weights": True},
     {"model": {"network": "dit"}}, {"contrast": "hinge"}, {"start_noise": 0.5}, {"alignment": 1.0}, {"batch": 9},
     {"learning_rate": 3e-3}, {"ema_decay": 0.1}, {"steps": 7}, {"weight_decay": 10.0}, {"warmup_steps": 0},
-    {"clip_norm": 1e-3}, {"drop": 0.5}, {"rho": 0.5}, {"target": "niche"},
+    {"clip_norm": 1e-3}, {"max_pairs": 3}, {"drop": 0.5}, {"rho": 0.5}, {"target": "niche"},
     {"turn_targets": False}, {"rematch": False}, {"nucleus_outline": False}, {"gain_jitter": 0.0}, {"time_power": 3.0},
     {"model": {"linear_guess": False}}, {"local_targets": False}, {"model": {"looks": False}},
     {"model": {"look_noise": 0.3}},

@@ -77,8 +77,8 @@ def write_pairs(folder: Path, n: int) -> None:
     pairs = [(f"dim-{k}", f"bright-{k}", TAG) for k in range(n)]
     table = pd.DataFrame(pairs, columns=["x_ctrl_id", "x_tgt_id", "transition_tag"]).assign(split="test")
     table.to_parquet(folder / "pairs.parquet")
-    plans = [(TAG, n, n, ""), ("rare->rarer", 49, 60, "49 control cells, fewer than 50")]
-    table = pd.DataFrame(plans, columns=["transition_tag", "n_ctrl", "n_tgt", "skipped"])
+    plans = [(TAG, "test", n, n, ""), ("rare->rarer", "test", 49, 60, "49 control cells, fewer than 50")]
+    table = pd.DataFrame(plans, columns=["transition_tag", "split", "n_ctrl", "n_tgt", "skipped"])
     table.to_csv(folder / "plans.tsv", sep="\t", index=False)
 
 

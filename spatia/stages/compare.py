@@ -11,7 +11,7 @@ import pandas as pd
 import spatia
 from spatia.errors import SpatiaError
 from spatia.io import whole_file, write_table
-from spatia.learn.generating import SPATIA
+from spatia.learn.generating import SPATIA, UNCONDITIONAL
 from spatia.stages.generation import each_transition, explain, read_generation_scores
 from spatia.stages.score import MACRO
 from spatia.stages.table import show_spread
@@ -60,8 +60,8 @@ def join_scores(paths: list[Path], models: list[str], seeds: list[int]) -> pd.Da
 def render(scores: pd.DataFrame) -> str:
     """Return a markdown table per slide and transition, the mean over transitions first.
 
-    Control rows (all but the generator's own) are the same for every generator but for what is drawn at random, and
-    are averaged over all of them.
+    Control rows (in brackets) are the same for every generator but for what is drawn at random, and are averaged over
+    all of them. What a generator draws untold has a row for each generator that was asked for it.
     """
     parts = ["# Generators", explain(scores)]
     parts += [render_transition(*part) for part in each_transition(scores)]
@@ -74,9 +74,12 @@ def render_transition(dataset: str, transition: str, rows: pd.DataFrame) -> str:
     if rows["value"].isna().all():
         return f"{title}\n\nNot scored: {rows['note'].iloc[0]}."
     metrics = list(rows["metric"].unique())
-    ours = rows[rows["method"] == SPATIA]
-    groups = [(str(name), own) for name, own in ours.groupby("model", sort=False)]
-    groups += [(f"({name})", own) for name, own in rows[rows["method"] != SPATIA].groupby("method", sort=False)]
+    is_drawn = rows["method"].isin([SPATIA, UNCONDITIONAL])
+    groups = [
+        (str(model) if method == SPATIA else f"{model}, {method}", own)
+        for (method, model), own in rows[is_drawn].groupby(["method", "model"], sort=False)
+    ]
+    groups += [(f"({name})", own) for name, own in rows[~is_drawn].groupby("method", sort=False)]
     lines = [f"| model | N | {' | '.join(metrics)} |", "|" + "---|" * (len(metrics) + 2)]
     for name, own in groups:
         cells = [show_spread(own.loc[own["metric"] == metric, "value"]) for metric in metrics]

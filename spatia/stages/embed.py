@@ -15,8 +15,8 @@ import numpy as np
 import spatia
 from spatia.config import EmbedParams, load_params
 from spatia.errors import SpatiaError
-from spatia.io import read_table, whole_dir, write_arrays, write_json, write_table
-from spatia.learn.checkpoint import Checkpoint, read_checkpoint
+from spatia.io import checksum, read_table, whole_dir, write_arrays, write_json, write_table
+from spatia.learn.checkpoint import TENSORS, Checkpoint, read_checkpoint
 from spatia.learn.compiling import compile_parts
 from spatia.learn.dataset import CellDataset
 from spatia.learn.devices import Machine, choose_machine
@@ -247,5 +247,6 @@ def describe(
             "slides": record.get("slides", []),
             "starting_weights": record.get("starting_weights", {}),
             "seed": record.get("seed"),
+            "weights": checksum(checkpoint.path / TENSORS),
         },
     }

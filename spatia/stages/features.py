@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure every image; write the table and its dictionary whole."""
     params = load_params(args.params, FeaturesParams)
     generated = open_generated(args.generated)
+    if generated.header.get("target", "cell") != "cell":
+        raise SpatiaError(f"{args.generated}: expected images of cells, found niche tiles, which have no such features")
     real_ids = choose_real_cells(generated, args.pairs, params)
     frames = real_frames(open_crops(args.crops), real_ids, generated.stains, generated.image_px, f"slide {args.slide}")
     recipe = make_recipe(generated, params)

@@ -18,7 +18,7 @@ from spatia import keys
 from spatia.cells.crops import Crops, open_crops
 from spatia.config import load_params
 from spatia.errors import SpatiaError
-from spatia.generated import Generated, judged_pairs, open_generated, real_frames
+from spatia.generated import Generated, judged_pairs, judged_plans, open_generated, real_frames
 from spatia.io import read_table, write_table
 from spatia.measure.cell_sets import CellSet
 from spatia.measure.encoder import INCEPTION, RANDOM, InceptionEncoder, RandomEncoder, embed_images
@@ -118,14 +118,13 @@ def read_inputs(features: Path, generated: Path, crops: Path, pairs: Path) -> In
             f"{features}: expected features of the {len(images.cells)} images of {generated}, found {n_generated}; "
             "run 'spatia features' again"
         )
-    plans = pd.read_csv(pairs / "plans.tsv", sep="\t", keep_default_na=False, dtype=str)
     return Inputs(
         features=table,
         columns=columns.loc[~columns["is_angle"].astype(bool), "name"].astype(str).tolist(),
         generated=images,
         crops=open_crops(crops),
         pairs=judged_pairs(pairs),
-        plans=[{str(key): str(value) for key, value in row.items()} for row in plans.to_dict("records")],
+        plans=[{str(key): str(value) for key, value in row.items()} for row in judged_plans(pairs).to_dict("records")],
     )
 
 

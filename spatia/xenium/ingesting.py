@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 
 from spatia import __version__, keys
 from spatia.errors import SpatiaError
+from spatia.io import checksum
 from spatia.xenium import masks, reading, tables
 from spatia.xenium.checking import BundleTables, check_images, check_tables
 from spatia.xenium.layouts import EXPERIMENT, MASKS, AlignedImage, Bundle
@@ -199,7 +199,7 @@ def checksums(plan: Plan) -> dict[str, str]:
     files += [] if plan.he is None else [plan.he.file, plan.he.alignment]
     files += [bundle.transcripts] if plan.request.transcripts else []
     named = {_name_in(bundle, file): file for file in files if file is not None}
-    return {name: _checksum(named[name]) for name in sorted(named)}
+    return {name: checksum(named[name]) for name in sorted(named)}
 
 
 def _name_in(bundle: Bundle, file: Path) -> str:
@@ -208,11 +208,6 @@ def _name_in(bundle: Bundle, file: Path) -> str:
 
 def _missing(plan: Plan) -> list[Any]:
     return [part for part in plan.bundle.missing if not (part.part == "H&E image" and plan.he is not None)]
-
-
-def _checksum(file: Path) -> str:
-    with open(file, "rb") as handle:
-        return "blake2b:" + hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _open_label_maps(bundle: Bundle, cells: pd.DataFrame) -> tuple[zarr.Group | None, dict[int, LabelMap]]:

@@ -180,15 +180,35 @@ def generator_path():
 
 
 def generated_slides():
-    """Return the slides whose control cells are generated: all that the generator was not trained on."""
-    return slides_of("val", "test", "apply") if generator_path() else []
+    """Return the slides whose control cells are generated: all that the generator was not trained on.
+
+    Of a training slide with a test block, that block's.
+    """
+    has_block = read_params("states").get("test_share")
+    splits = ("val", "test", "apply", *(["train"] if has_block else []))
+    return slides_of(*splits) if generator_path() else []
+
+
+def generates_tiles():
+    """Whether the generator makes niche tiles, which are not cells: they have no features and no scores."""
+    if not generator_path() or config["generator"] == "train":
+        return read_params("flow").get("target") == "niche"
+    with open(
+        os.path.join(config["generator"], "generator.json"), encoding="utf-8"
+    ) as handle:
+        return json.load(handle).get("target") == "niche"
+
+
+def measured_slides():
+    """Return the slides whose generated cells have features."""
+    return [] if generates_tiles() else generated_slides()
 
 
 def scored_slides():
     """Return the slides whose generated cells are compared with real targets: pairs need the training slides' PCA."""
     return [
         slide
-        for slide in generated_slides()
+        for slide in measured_slides()
         if slides_of("train") and SLIDES[slide]["split"] != "apply"
     ]
 
@@ -209,7 +229,8 @@ def paired_slides():
 
 def generation_results():
     """Return what a run ends with where cells are generated."""
-    files = expand("results/features/{slide}/features", slide=generated_slides())
+    files = expand("results/generate/{slide}/generated", slide=generated_slides())
+    files += expand("results/features/{slide}/features", slide=measured_slides())
     table = ["results/tables/generation.md"] if scored_slides() else []
     return generator_path() + files + table
 

@@ -16,7 +16,7 @@ rule report:
         ),
         pairs=expand("results/pair/{slide}/pairs", slide=paired_slides()),
         generated=expand("results/generate/{slide}/generated", slide=generated_slides()),
-        features=expand("results/features/{slide}/features", slide=generated_slides()),
+        features=expand("results/features/{slide}/features", slide=measured_slides()),
         scores="results/tables/generation.csv" if scored_slides() else [],
         provenance="results/provenance.json",
         slides=project_file(config["slides"]),
