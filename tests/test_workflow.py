@@ -6,6 +6,7 @@ import shutil
 import time
 
 import pytest
+import yaml
 from workflow_run import data_files, killed, make_run, planned_jobs, snakemake, use_model, write_sheet
 
 pytestmark = pytest.mark.slow
@@ -165,6 +166,29 @@ def test_slides_that_need_no_model_train_none(tmp_path):
     plan = planned_jobs(folder)
     assert not {"pretrain", "embed", "tile"} & set(plan)
     assert plan["crop"] == 1
+
+
+def change_params(folder, stage, **values):
+    path = folder / "config" / "stages" / f"{stage}.yaml"
+    path.write_text(yaml.safe_dump((yaml.safe_load(path.read_text()) or {}) | values))
+
+
+def test_the_test_block_of_a_single_slide_is_generated_and_scored(tmp_path):
+    folder = make_run(tmp_path / "run", ["one"])
+    assert not {"generate", "features", "score"} & set(planned_jobs(folder))
+    change_params(folder, "states", test_share=0.3)
+    plan = planned_jobs(folder)
+    assert (plan["generate"], plan["features"], plan["score"], plan["generation"]) == (1, 1, 1, 1)
+
+
+def test_niche_tiles_are_generated_and_not_measured(tmp_path):
+    folder = make_run(tmp_path / "run", ["one", "two"])
+    write_sheet(folder, [{"slide": "one"}, {"slide": "two", "split": "test"}])
+    assert planned_jobs(folder)["features"] == 1
+    change_params(folder, "flow", target="niche")
+    plan = planned_jobs(folder)
+    assert plan["generate"] == plan["report"] == 1
+    assert not {"features", "score", "generation"} & set(plan)
 
 
 def test_the_model_is_trained_anew_when_its_parameters_change_and_not_when_those_of_embed_do(copy):
