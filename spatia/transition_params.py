@@ -215,7 +215,7 @@ class CellprofilerParams:
     Attributes
     ----------
     max_images
-        Chosen by ``seed`` among the segmented ones; null = all. One takes about a second.
+        Chosen by ``seed`` among the segmented ones; null = all. One takes 2 to 5 s.
     only_real
         Real cells only.
     shards
