@@ -155,7 +155,11 @@ class TissueLevel(TileLevel):
 
 
 class Fusion(nn.Module):
-    """Eq. 4 (A22): ``z = z^c + attention(z^c over z^c, z^n, z^t)``; without attention, the mean of the three."""
+    """Eq. 4 (A22): ``z = z^c + attention(z^c over z^c, z^n, z^t)``; without attention, the mean of the three.
+
+    Beside attention, niche and tissue are also added as they are, times a matrix (ours): how much attention takes of
+    them depends on the cell, and a linear probe cannot undo that.
+    """
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -163,6 +167,8 @@ class Fusion(nn.Module):
         self.is_fused = shape.cross_attention
         if self.is_fused:
             self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads)
+            n_above = ("cell", "niche", "tissue").index(shape.levels)
+            self.add = nn.ModuleList(nn.Linear(shape.embedding, shape.embedding, bias=False) for _ in range(n_above))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return ``z`` (b, embedding) from each cell's (b, embedding) at one, two or three levels, the cell's first."""
@@ -172,7 +178,8 @@ class Fusion(nn.Module):
         if not self.is_fused:
             return stacked.mean(1)
         n = len(stacked)
-        return self.look(levels[0], Runs((n,), (1,)), stacked.flatten(0, 1), Runs((n,), (len(levels),)))
+        z = self.look(levels[0], Runs((n,), (1,)), stacked.flatten(0, 1), Runs((n,), (len(levels),)))
+        return z + sum(add(level) for add, level in zip(self.add, levels[1:], strict=False))
 
 
 class Inputs(Protocol):
