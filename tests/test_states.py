@@ -351,6 +351,17 @@ def test_types_of_training_cells_do_not_depend_on_test_cells(run):
     pd.testing.assert_frame_equal(before[~is_test], after[~is_test])
 
 
+@pytest.mark.parametrize("split", ["test", "val", "apply"])
+def test_slides_that_train_nothing_learn_their_types_from_all_of_their_cells(run, split):
+    rows = [("G00", "A", "L", 1), ("G01", "A", "L", 1), ("G03", "B", "L", 1), ("G04", "B", "L", 1)]
+    path = run.folder / "markers.tsv"
+    pd.DataFrame(rows, columns=["gene", "cell_type", "lineage", "weight"]).to_csv(path, sep="\t", index=False)
+    expected, _ = read_states(run.states("s1", markers=path))
+    for options in ({}, {"edge": "left"}):
+        found, _ = read_states(run.states("s1", split=split, markers=path, params={"test_share": 0.2}, **options))
+        assert found["cell_type"].tolist() == expected["cell_type"].tolist()
+
+
 def read_counts(tiles):
     from spatia.io import read_sparse
 

@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> None:
     places, header = read_table(args.tiles / "cells.parquet"), read_json(args.tiles / "tiles.json")
     position_um = places[[keys.X_UM, keys.Y_UM]].to_numpy(np.float64)
     split = split_cells(position_um, header, args.split, args.edge, params)
-    named, source = name_all(args, pd.Index(places[keys.CELL_ID]), split != "test", params)
+    # a test block of a training slide teaches nothing; other slides learn their types from all of their own counts
+    is_reference = (split != "test") | (args.split != "train")
+    named, source = name_all(args, pd.Index(places[keys.CELL_ID]), is_reference, params)
     niches = classify_niches(named, position_um, params.axes(), params.min_neighbours).add_prefix(NICHE_PREFIX)
     cells = pd.concat([places[[keys.CELL_ID]], named, niches], axis=1).assign(split=split)
     with whole_dir(args.out) as folder:
