@@ -101,6 +101,17 @@ class Transition:
         return self.end.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()
 
 
+def niche_names(cells: pd.DataFrame) -> np.ndarray:
+    """Return the classes of all axes as one text per cell, such as ``immune hot, tumour far``."""
+    axes = [name for name in cells if str(name).startswith(NICHE_PREFIX)]
+    names = [
+        np.where(cells[name] != "", f"{str(name).removeprefix(NICHE_PREFIX)} " + cells[name].astype(str), "")
+        for name in axes
+    ]
+    rows = zip(*names, strict=True) if axes else ((),) * len(cells)
+    return np.array([", ".join(filter(None, row)) for row in rows], object)
+
+
 def load_transitions(path: Path | str) -> list[Transition]:
     """Return the transitions of a YAML file in its order.
 
