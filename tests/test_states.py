@@ -141,9 +141,16 @@ def test_cells_that_markers_name_tell_the_profile_that_names_the_others():
     seeds = np.array(["a"] * 30 + ["b"] * 30 + [""] * 3, object)
     found = spread_types(sparse.csr_matrix(counts), seeds, np.ones(63, bool), 0.9)
     assert found.tolist() == ["a"] * 30 + ["b"] * 30 + ["a", "b", ""]
-    few = np.arange(63) < 49  # 19 seeds of b are no profile
-    assert "b" not in spread_types(sparse.csr_matrix(counts), seeds, few, 0.9)
-    assert set(spread_types(sparse.csr_matrix(counts), seeds, np.zeros(63, bool), 0.9)) == {""}
+
+
+def test_types_without_a_profile_keep_their_seeds():
+    counts = np.repeat(5 * np.eye(3, dtype=int), [30, 30, 19], axis=0)
+    counts = sparse.csr_matrix(np.concatenate([counts, np.eye(3, dtype=int)]))
+    seeds = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 19 + [""] * 3, object)
+    found = spread_types(counts, seeds, np.ones(82, bool), 0.8)
+    assert found.tolist() == [*seeds[:79], "a", "b", ""]
+    for n in (0, 49):  # no profile, or that of a alone, which every cell would be likeliest to have
+        assert spread_types(counts, seeds, np.arange(82) < n, 0.8).tolist() == seeds.tolist()
 
 
 def test_options_of_the_score_change_it():
