@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spatia.cells.naming import check_names
+from spatia.cells.naming import parse_names
 from spatia.cells.niche_classes import NicheAxis, parse_axis
 
 
@@ -61,7 +61,7 @@ class StatesParams:
             raise ValueError(f"test_share should lie in 0 to 1, found {self.test_share}")
         if self.buffer_px < 0:
             raise ValueError(f"buffer_px should not be negative, found {self.buffer_px}")
-        check_names(self.names)
+        parse_names(self.names)
         self.axes()
 
     def axes(self) -> dict[str, NicheAxis]:

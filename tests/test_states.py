@@ -293,6 +293,17 @@ def test_labels_may_be_parquet_or_clusters_and_miss_cells(run):
     assert set(shipped["state"]) == {"A", ""}
 
 
+def test_names_of_whole_number_labels_are_those_of_a_file_or_the_parameters(run):
+    clusters = pd.DataFrame({"Barcode": run.cells["cell_id"], "Cluster": run.cells["state"].map({"A": 1, "B": 2})})
+    clusters.to_csv(run.folder / "clusters.csv", index=False)
+    names = {1: {"state": "A", "cell_type": None}, 2: {"state": "B"}}
+    file = write_yaml(run.folder / "names.yaml", names)
+    for options in ({"names": file}, {"params": {"names": names}}):
+        states, _ = read_states(run.states("s1", labels=run.folder / "clusters.csv", **options))
+        assert states["state"].tolist() == run.cells["state"].tolist()
+        assert set(states["cell_type"]) == {""}
+
+
 def test_without_labels_marker_genes_name_the_cells(run):
     rows = [
         (gene, state, "L", 1)
