@@ -93,8 +93,9 @@ class Transition:
         return any(self.start.niches.get(axis) != self.end.niches.get(axis) for axis in axes)
 
     def controls(self, cells: pd.DataFrame) -> NDArray[np.bool_]:
-        """Return the control cells among the rows of ``states.parquet``, ``(n,)``."""
-        return self.start.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()
+        """Return the control cells among the rows of ``states.parquet``, ``(n,)``; a target already is none."""
+        is_start = self.start.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()
+        return is_start & ~self.targets(cells)
 
     def targets(self, cells: pd.DataFrame) -> NDArray[np.bool_]:
         """Return the target cells among the rows of ``states.parquet``, ``(n,)``."""

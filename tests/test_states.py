@@ -218,6 +218,13 @@ def test_a_state_may_be_a_type_in_a_niche():
         transition.controls(cells.drop(columns="niche_immune"))
 
 
+def test_a_cell_that_is_a_target_already_is_no_control():
+    cells = pd.DataFrame({"cell_type": ["T", "T", "M"], "lineage": "L", "state": ["", "B", ""]})
+    entry = {"from": {"cell_type": "T"}, "to": {"state": "B"}, "lineage": "L"}
+    assert transition_from_dict("x", entry).controls(cells).tolist() == [True, False, False]
+    assert transition_from_dict("x", entry).targets(cells).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
     [
