@@ -109,6 +109,8 @@ class FlowParams:
         for name in ("learning_rate", "vae_learning_rate", "clip_norm", "time_power"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} should be above 0, found {getattr(self, name)}")
+        if not isinstance(self.stains, str) and not 0 < len(set(self.stains)) == len(self.stains):
+            raise ValueError(f"stains should be one or more names, each once, microscope or all; found {self.stains}")
         if 1.5 * self.drop > 1:
             raise ValueError(f"drop should be at most 2/3, so that some rows are told everything, found {self.drop}")
         self.shape()
