@@ -141,6 +141,13 @@ def test_basis_is_that_of_training_cells_only(paired):
             np.testing.assert_array_equal(stored[name], value)
 
 
+def test_a_name_that_stands_twice_on_the_panel_is_one_gene(paired):
+    tiles = paired.path("tile", "s1", "tiles")
+    write_tiles(tiles, paired.cells, read_sparse(tiles / "cell_counts.npz"), ("G01", *GENES[1:]))
+    with np.load(paired.pair("basis", "s1") / "pca.npz") as stored:
+        assert stored["genes"].tolist() == list(GENES[1:])
+
+
 def test_with_a_test_block_no_cell_crosses(run):
     cells = run.add_slide("s1", {"A": 600, "B": 600}, params={"test_share": 0.3, "buffer_px": 1024, "seed": 3})
     states = read_table(run.path("states", "s1", "states") / "states.parquet")

@@ -103,7 +103,7 @@ def read_slide(name: str, tiles: Path, states: Path) -> Slide:
 def run_basis(args: argparse.Namespace, slides: list[Slide], params: PairParams) -> None:
     """Fit the joint PCA on the training cells of all slides (A13)."""
     shared = set.intersection(*(set(slide.genes.tolist()) for slide in slides))
-    genes = np.array([gene for gene in slides[0].genes.tolist() if gene in shared], np.str_)
+    genes = np.array([gene for gene in dict.fromkeys(slides[0].genes.tolist()) if gene in shared], np.str_)
     chosen = [np.flatnonzero(slide.cells["split"] == "train") for slide in slides]
     counts = [
         align_genes(slide.counts[rows], slide.genes, genes)[0] for slide, rows in zip(slides, chosen, strict=True)
