@@ -176,6 +176,18 @@ def test_the_model_is_trained_anew_when_its_parameters_change_and_not_when_those
     assert planned_jobs(copy)["pretrain"] == 1
 
 
+def test_weights_that_scores_are_made_with_are_an_input(tmp_path):
+    folder = make_run(tmp_path / "run", ["one", "two"])
+    write_sheet(folder, [{"slide": "one"}, {"slide": "two", "split": "test"}])
+    assert planned_jobs(folder)["score"] == 1
+    (folder / "config" / "stages" / "score.yaml").write_text("inception_weights: weights.pth\n", encoding="utf-8")
+    done = snakemake(folder, "--dry-run", check=False)
+    assert done.returncode != 0
+    assert "weights.pth" in done.stdout + done.stderr
+    (folder / "weights.pth").touch()
+    assert planned_jobs(folder)["score"] == 1
+
+
 def test_a_dry_run_over_a_thousand_slides_plans_them_all(tmp_path):
     folder = make_run(tmp_path / "run", ["one"])
     write_sheet(folder, [{"slide": f"s{number}", "split": "apply"} for number in range(1000)])

@@ -137,6 +137,12 @@ def launcher(stage="pretrain"):
     return f"torchrun --standalone --nproc-per-node {n} -m -- spatia.cli"
 
 
+def inception_weights():
+    """Return the file of weights that the parameters of score name, or nothing."""
+    weights = read_params("score").get("inception_weights")
+    return [weights] if weights else []
+
+
 def trains():
     """Whether this run trains its model itself."""
     return config["checkpoint"] == "train"
