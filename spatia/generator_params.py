@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spatia.config import check_changes
+from spatia.config import checked_changes
 from spatia.model.velocity_shape import VelocityShape, velocity_shape_of
 
 
@@ -117,9 +117,9 @@ class FlowParams:
 
     def shape(self) -> VelocityShape:
         """Return the preset with the changes of ``model``; a niche tile has neither a long axis nor a look."""
-        check_changes(self.model, VelocityShape)
+        changes = checked_changes(self.model, VelocityShape)
         of_cells = {"long_axis": False, "looks": False} if self.target == "niche" else {}
-        return velocity_shape_of(self.preset, **{**of_cells, **self.model})
+        return velocity_shape_of(self.preset, **{**of_cells, **changes})
 
 
 @dataclass(frozen=True)
