@@ -169,7 +169,7 @@ class EmbedParams:
 
 
 def checked_changes(changes: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Return ``changes`` of a preset as ``kind`` wants them; ValueError, or SpatiaError for a wrong type, if it cannot."""
+    """Return ``changes`` of a preset as ``kind`` wants them; raise ValueError, or SpatiaError for a wrong type."""
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(changes) - set(hints))
     if unknown:
