@@ -89,10 +89,10 @@ class PretrainParams:
 
     preset: Literal["tiny", "small", "base"] = "small"
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
-    cell_epochs: int = 8
-    tile_epochs: int = 2
+    cell_epochs: int = 6
+    tile_epochs: int = 1
     joint_epochs: int = 8
-    cells_per_batch: int = 128
+    cells_per_batch: int = 64
     joint_cells_per_batch: int = 256
     window_tissues: int = 32
     accumulate: int = 1

@@ -6,10 +6,33 @@ import pytest
 import yaml
 
 from spatia import config
-from spatia.config import CropParams, IngestParams, PretrainParams, QcParams, TileParams, load_params
+from spatia.config import (
+    CropParams,
+    EmbedParams,
+    IngestParams,
+    PretrainParams,
+    QcParams,
+    TileParams,
+    load_params,
+    params_from_dict,
+)
 from spatia.errors import SpatiaError
+from spatia.generator_params import FlowParams, GenerateParams
+from spatia.transition_params import CellprofilerParams, FeaturesParams, PairParams, ScoreParams, StatesParams
+from spatia.xenium.simulate import SimulationParams
 
 SHIPPED = {"ingest": IngestParams, "qc": QcParams, "crop": CropParams, "tile": TileParams}
+EVERY_STAGE = SHIPPED | {
+    "pretrain": PretrainParams,
+    "embed": EmbedParams,
+    "states": StatesParams,
+    "pair": PairParams,
+    "flow": FlowParams,
+    "generate": GenerateParams,
+    "features": FeaturesParams,
+    "cellprofiler": CellprofilerParams,
+    "score": ScoreParams,
+}
 
 
 def write(tmp_path, text):
@@ -78,6 +101,21 @@ def test_other_text_is_no_number(tmp_path, text):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(SpatiaError, match="nowhere.yaml: expected a parameter file"):
         load_params(tmp_path / "nowhere.yaml", CropParams)
+
+
+@pytest.mark.parametrize("stage", EVERY_STAGE)
+def test_what_is_left_out_has_the_value_of_the_shipped_file(root, tmp_path, stage):
+    path = root / "config" / "stages" / f"{stage}.yaml"
+    assert load_params(path, EVERY_STAGE[stage]) == load_params(write(tmp_path, ""), EVERY_STAGE[stage])
+
+
+def test_what_is_left_out_of_a_simulation_has_the_value_of_the_shipped_file(root):
+    defaults = yaml.safe_load((root / "config/stages/simulate.yaml").read_text(encoding="utf-8"))["defaults"]
+    assert params_from_dict(defaults, SimulationParams, "simulate.yaml") == SimulationParams()
+
+
+def test_every_parameter_file_belongs_to_a_stage(root):
+    assert {path.stem for path in (root / "config" / "stages").iterdir()} == {*EVERY_STAGE, "simulate"}
 
 
 @pytest.mark.parametrize("stage", SHIPPED)
