@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -88,10 +89,10 @@ class PretrainParams:
 
     preset: Literal["tiny", "small", "base"] = "small"
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
-    cell_epochs: int = 8
-    tile_epochs: int = 2
+    cell_epochs: int = 6
+    tile_epochs: int = 1
     joint_epochs: int = 8
-    cells_per_batch: int = 128
+    cells_per_batch: int = 64
     joint_cells_per_batch: int = 256
     window_tissues: int = 32
     accumulate: int = 1
@@ -127,8 +128,7 @@ class PretrainParams:
 
     def shape(self) -> ModelShape:
         """Return the preset with the changes of ``model``."""
-        check_changes(self.model, ModelShape)
-        return shape_of(self.preset, **self.model)
+        return shape_of(self.preset, **checked_changes(self.model, ModelShape))
 
 
 @dataclass(frozen=True)
@@ -168,14 +168,16 @@ class EmbedParams:
             raise ValueError(f"cells_per_batch should be at least 1, found {self.cells_per_batch}")
 
 
-def check_changes(changes: dict[str, Any], kind: type[Any]) -> None:
-    """Raise ValueError, or SpatiaError for a wrong type, if ``changes`` of a preset are no values of ``kind``."""
+def checked_changes(changes: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Return ``changes`` of a preset as ``kind`` wants them; raise ValueError, or SpatiaError for a wrong type."""
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(changes) - set(hints))
     if unknown:
         raise ValueError(f"model: unknown key {unknown[0]!r}; the known keys are {', '.join(hints)}")
+    changes = {key: _read_number(value, hints[key]) for key, value in changes.items()}
     for key, value in changes.items():
         _check_type("model", key, value, hints[key])
+    return changes
 
 
 def load_params(path: Path | str, kind: type[Params]) -> Params:
@@ -205,6 +207,7 @@ def params_from_dict(content: dict[str, Any], kind: type[Params], where: str) ->
     unknown = sorted(set(content) - set(hints))
     if unknown:
         raise SpatiaError(f"{where}: unknown key {unknown[0]!r}; the known keys are {', '.join(hints)}")
+    content = {key: _read_number(value, hints[key]) for key, value in content.items()}
     for key, value in content.items():
         _check_type(where, key, value, hints[key])
     content = {key: _as_wanted(value, hints[key], f"{where}: {key}") for key, value in content.items()}
@@ -217,6 +220,20 @@ def params_from_dict(content: dict[str, Any], kind: type[Params], where: str) ->
 def params_to_dict(params: Any) -> dict[str, Any]:
     """Return a dataclass of parameters as a plain dictionary."""
     return dataclasses.asdict(params)
+
+
+def _read_number(value: Any, hint: Any) -> Any:
+    """Return text that is a finite number as that, where one is wanted: YAML 1.1 takes ``1e-4`` for text."""
+    kinds = _choices(hint)
+    if not isinstance(value, str) or str in kinds or not {float, int} & {*kinds}:
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if float in kinds:
+        return number if math.isfinite(number) else value
+    return int(number) if number.is_integer() else value
 
 
 def _as_wanted(value: Any, hint: Any, where: str) -> Any:

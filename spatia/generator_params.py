@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spatia.config import check_changes
+from spatia.config import checked_changes
 from spatia.model.velocity_shape import VelocityShape, velocity_shape_of
 
 
@@ -112,15 +112,17 @@ class FlowParams:
         for name in ("learning_rate", "vae_learning_rate", "clip_norm", "time_power"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} should be above 0, found {getattr(self, name)}")
+        if not isinstance(self.stains, str) and not 0 < len(set(self.stains)) == len(self.stains):
+            raise ValueError(f"stains should be one or more names, each once, microscope or all; found {self.stains}")
         if 1.5 * self.drop > 1:
             raise ValueError(f"drop should be at most 2/3, so that some rows are told everything, found {self.drop}")
         self.shape()
 
     def shape(self) -> VelocityShape:
         """Return the preset with the changes of ``model``; a niche tile has neither a long axis nor a look."""
-        check_changes(self.model, VelocityShape)
+        changes = checked_changes(self.model, VelocityShape)
         of_cells = {"long_axis": False, "looks": False} if self.target == "niche" else {}
-        return velocity_shape_of(self.preset, **{**of_cells, **self.model})
+        return velocity_shape_of(self.preset, **{**of_cells, **changes})
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SpatiaError(f"{path}: expected a JSON file, found none") from None
+        raise SpatiaError(_missing(path, "a JSON file")) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise SpatiaError(f"{path}: expected JSON, found something else ({problem}); restore the file") from None
     if not isinstance(content, dict):
@@ -79,10 +79,10 @@ def checksum(path: Path | str) -> str:
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """Return the parquet or tsv table in ``path``."""
+    """Return the parquet or tsv table in ``path``; a missing file is a :class:`SpatiaError`."""
     import pandas as pd
 
-    path = Path(path)
+    path = _existing(path, "a table")
     return pd.read_csv(path, sep="\t") if path.suffix == ".tsv" else pd.read_parquet(path)
 
 
@@ -96,10 +96,10 @@ def write_table(path: Path | str, table: pd.DataFrame) -> None:
 
 
 def read_sparse(path: Path | str) -> sparse.csr_matrix:
-    """Return the CSR matrix that :func:`write_sparse` wrote."""
+    """Return the CSR matrix that :func:`write_sparse` wrote; a missing file is a :class:`SpatiaError`."""
     from scipy import sparse
 
-    return sparse.load_npz(path).tocsr()
+    return sparse.load_npz(_existing(path, "a sparse matrix")).tocsr()
 
 
 def write_sparse(path: Path | str, matrix: sparse.csr_matrix) -> None:
@@ -116,3 +116,13 @@ def write_arrays(path: Path | str, **arrays: np.ndarray) -> None:
 
     with whole_file(path) as partial, open(partial, "wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+
+def _existing(path: Path | str, what: str) -> Path:
+    if not Path(path).exists():
+        raise SpatiaError(_missing(path, what))
+    return Path(path)
+
+
+def _missing(path: Path | str, what: str) -> str:
+    return f"{path}: expected {what}, found no such file; correct the path, or run the stage that writes it"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spatia.cells.naming import check_names
+from spatia.cells.naming import parse_names
 from spatia.cells.niche_classes import NicheAxis, parse_axis
+
+NICHES: dict[str, Any] = {
+    "immune": {"of": {"lineage": ["T cell", "B cell"]}, "radius_um": 40, "hot": ">= 0.1", "cold": "< 0.08"},
+    "t_cell": {"of": {"cell_type": "T cell"}, "radius_um": 40, "rich": ">= 0.08", "poor": "< 0.05"},
+    "tumour": {"of": {"cell_type": "tumour-like epithelial"}, "radius_um": 50, "near": ">= 0.1", "far": "< 0.01"},
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class StatesParams:
     """
 
     names: dict[str, Any] = dataclasses.field(default_factory=dict)
-    niches: dict[str, Any] = dataclasses.field(default_factory=dict)
+    niches: dict[str, Any] = dataclasses.field(default_factory=lambda: copy.deepcopy(NICHES))
     min_neighbours: int = 5
     min_marker_genes: int = 2
     marker_background: int = 25
@@ -61,7 +68,7 @@ class StatesParams:
             raise ValueError(f"test_share should lie in 0 to 1, found {self.test_share}")
         if self.buffer_px < 0:
             raise ValueError(f"buffer_px should not be negative, found {self.buffer_px}")
-        check_names(self.names)
+        parse_names(self.names)
         self.axes()
 
     def axes(self) -> dict[str, NicheAxis]:

@@ -93,12 +93,24 @@ class Transition:
         return any(self.start.niches.get(axis) != self.end.niches.get(axis) for axis in axes)
 
     def controls(self, cells: pd.DataFrame) -> NDArray[np.bool_]:
-        """Return the control cells among the rows of ``states.parquet``, ``(n,)``."""
-        return self.start.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()
+        """Return the control cells among the rows of ``states.parquet``, ``(n,)``; a target already is none."""
+        is_start = self.start.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()
+        return is_start & ~self.targets(cells)
 
     def targets(self, cells: pd.DataFrame) -> NDArray[np.bool_]:
         """Return the target cells among the rows of ``states.parquet``, ``(n,)``."""
         return self.end.select(cells) & (cells[LINEAGE] == self.lineage).to_numpy()
+
+
+def niche_names(cells: pd.DataFrame) -> np.ndarray:
+    """Return the classes of all axes as one text per cell, such as ``immune hot, tumour far``."""
+    axes = [name for name in cells if str(name).startswith(NICHE_PREFIX)]
+    names = [
+        np.where(cells[name] != "", f"{str(name).removeprefix(NICHE_PREFIX)} " + cells[name].astype(str), "")
+        for name in axes
+    ]
+    rows = zip(*names, strict=True) if axes else ((),) * len(cells)
+    return np.array([", ".join(filter(None, row)) for row in rows], object)
 
 
 def load_transitions(path: Path | str) -> list[Transition]:

@@ -379,6 +379,8 @@ def test_two_processes_share_the_steps(run, tmp_path):
     ("changes", "message"),
     [
         ({"stains": ["CD45"]}, r"slide one lacks the stain 'CD45' of the generator \(it has DAPI, 18S"),
+        ({"stains": []}, r"stains should be one or more names, each once, microscope or all; found \[\]"),
+        ({"stains": ["DAPI", "DAPI"]}, r"stains should be .* found \['DAPI', 'DAPI'\]"),
         ({"model": {"image_px": 256}}, "slide one: expected image_px of 128 or less"),
         ({"model": {"chanels": 8}}, "model: unknown key 'chanels'"),
         ({"drop": 0.9}, "drop should be at most 2/3"),

@@ -48,6 +48,20 @@ def test_json_that_is_none_is_named(tmp_path, text, match):
         io.read_json(path)
 
 
+@pytest.mark.parametrize(
+    ("read", "name", "what"),
+    [
+        (io.read_json, "a.json", "a JSON file"),
+        (io.read_table, "a.parquet", "a table"),
+        (io.read_table, "a.tsv", "a table"),
+        (io.read_sparse, "a.npz", "a sparse matrix"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path, read, name, what):
+    with pytest.raises(SpatiaError, match=f"{name}: expected {what}, found no such file; correct the path"):
+        read(tmp_path / "nowhere" / name)
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "tsv"])
 def test_tables_come_back(tmp_path, suffix):
     table = pd.DataFrame({"cell_id": ["b", "a"], "n": [1, 2]})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatia.learn import calibration
 from spatia.learn.calibration import calibrate_looks
 from spatia.learn.devices import Machine
 from spatia.learn.generating import Request, Sampler, conditions_of, follow
@@ -217,3 +218,25 @@ def test_what_is_drawn_too_small_is_asked_for_larger():
     assert before < 0.8
     assert abs(drawn() - 1) < 0.5 * (1 - before)
     assert float(model.conditioning.look.short[0, 0]) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("rests", "kept"),
+    [
+        ([1.0, 2.0, 4.0, 8.0], 0.0),  # asking makes it worse
+        ([1.0, -0.5, 0.75, 2.0], 1.0),
+        ([1.0, 0.5, 0.25, 0.125], 1.75),
+        ([1.0, 2.0, np.nan, np.nan], 0.0),
+    ],
+)
+def test_the_correction_that_leaves_the_least_is_kept(monkeypatch, rests, kept):
+    model = Generator(velocity_shape_of("tiny", long_axis=False), 2, 2, 3, 0, n_looks=n_looks_of(1))
+    look, left = model.conditioning.look, iter(rests)
+    monkeypatch.setattr(calibration, "rest_of", lambda *args: torch.full_like(look.short[1], next(left)))
+    canvas, rows = torch.zeros(4, 2, 16, 16), np.arange(4)
+    pairs = PairSet(
+        canvas, torch.zeros(4, 0), rows, rows, rows, np.ones(4, int), np.ones(4, np.float32), rows.astype(str), rows
+    )
+    calibrate_looks(model, pairs, ("none", "t"), CPU)
+    assert set(look.short[1].tolist()) == {kept}
+    assert set(look.short[0].tolist()) == {0.0}

@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_one_line(run, tmp_path, capsys):
         ("cut", lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 50), "damaged"),
         ("format", lambda folder: edit(folder, format=99), "expected format 3, found 99"),
         ("sizes", lambda folder: edit_shape(folder, image_width=64), "expected tensors as model.json describes"),
-        ("none", shutil.rmtree, "expected a JSON file, found none"),
+        ("none", shutil.rmtree, "expected a JSON file, found no such file"),
     ):
         folder = tmp_path / name
         shutil.copytree(run / "model/checkpoint", folder)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from toy_states import GENES, Run, make_cells, write_labels, write_tiles
 
+from spatia.cli import main
 from spatia.io import read_sparse, read_table
 
 PAIR_COLUMNS = [
@@ -140,6 +141,13 @@ def test_basis_is_that_of_training_cells_only(paired):
             np.testing.assert_array_equal(stored[name], value)
 
 
+def test_a_name_that_stands_twice_on_the_panel_is_one_gene(paired):
+    tiles = paired.path("tile", "s1", "tiles")
+    write_tiles(tiles, paired.cells, read_sparse(tiles / "cell_counts.npz"), ("G01", *GENES[1:]))
+    with np.load(paired.pair("basis", "s1") / "pca.npz") as stored:
+        assert stored["genes"].tolist() == list(GENES[1:])
+
+
 def test_with_a_test_block_no_cell_crosses(run):
     cells = run.add_slide("s1", {"A": 600, "B": 600}, params={"test_share": 0.3, "buffer_px": 1024, "seed": 3})
     states = read_table(run.path("states", "s1", "states") / "states.parquet")
@@ -211,6 +219,30 @@ def test_not_converged_names_slide_and_transition(paired, capsys):
     message = capsys.readouterr().err
     assert "slide s1, transition A->B: transport: expected an L1 error" in message
     assert "after 1 iterations" in message
+
+
+@pytest.mark.parametrize(
+    ("what", "change", "message"),
+    [
+        ("signatures", {"--pairs": []}, "--pairs: expected one folder per slide, 1, found 0"),
+        ("signatures", {"--pairs": ["a", "b"]}, "--pairs: expected one folder per slide, 1, found 2"),
+        ("pairs", {"--transitions": []}, "pairs: expected --transitions, found none"),
+        ("pairs", {"--slides": ["s1", "s2"]}, "--slides: expected one slide for pairs, found s1 s2"),
+        ("basis", {"--tiles": ["a", "b"]}, "--tiles: expected one folder per slide, 1, found 2"),
+        ("basis", {"--tiles": ["nowhere"]}, "nowhere/cells.parquet: expected a table, found no such file"),
+        ("pairs", {"--states": ["nowhere"]}, "nowhere/states.parquet: expected a table, found no such file"),
+    ],
+)
+def test_misuse_of_the_command_line_is_one_line(paired, capsys, what, change, message):
+    options = {"--slides": ["s1"], **{f"--{name}": [str(folder)] for name, folder in paired.inputs("s1").items()}}
+    options |= {"--pairs": ["p"]} if what == "signatures" else {}
+    options |= {"--transitions": ["t"]} if what == "pairs" else {}
+    options |= {"--params": [str(paired.folder / "pair.yaml")], "--out": [str(paired.folder / "out")], **change}
+    argv = [word for option, values in options.items() if values for word in (option, *values)]
+    assert main(["pair", what, *argv]) == 1
+    found = capsys.readouterr().err
+    assert message in found
+    assert len(found.splitlines()) == 1
 
 
 def test_other_mistakes_are_one_line(paired, capsys):

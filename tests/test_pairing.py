@@ -69,6 +69,13 @@ def test_target_sum_changes_the_basis_and_its_default_is_the_median():
         fit_basis(counts[:2], genes, 3, None)
 
 
+def test_counts_of_one_name_are_summed():
+    counts = sparse.csr_matrix(np.array([[1, 2, 4, 8], [0, 1, 0, 3]]))
+    found, has_gene = align_genes(counts, np.array(["b", "a", "c", "b"]), np.array(["a", "b", "d"]))
+    np.testing.assert_array_equal(found.toarray(), [[2, 9, 0], [1, 3, 0]])
+    assert has_gene.tolist() == [True, True, False]
+
+
 def test_a_gene_that_a_panel_lacks_moves_no_cell():
     counts, genes = counts_of()
     basis = fit_basis(counts, genes, 4, None)

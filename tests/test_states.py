@@ -141,9 +141,16 @@ def test_cells_that_markers_name_tell_the_profile_that_names_the_others():
     seeds = np.array(["a"] * 30 + ["b"] * 30 + [""] * 3, object)
     found = spread_types(sparse.csr_matrix(counts), seeds, np.ones(63, bool), 0.9)
     assert found.tolist() == ["a"] * 30 + ["b"] * 30 + ["a", "b", ""]
-    few = np.arange(63) < 49  # 19 seeds of b are no profile
-    assert "b" not in spread_types(sparse.csr_matrix(counts), seeds, few, 0.9)
-    assert set(spread_types(sparse.csr_matrix(counts), seeds, np.zeros(63, bool), 0.9)) == {""}
+
+
+def test_types_without_a_profile_keep_their_seeds():
+    counts = np.repeat(5 * np.eye(3, dtype=int), [30, 30, 19], axis=0)
+    counts = sparse.csr_matrix(np.concatenate([counts, np.eye(3, dtype=int)]))
+    seeds = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 19 + [""] * 3, object)
+    found = spread_types(counts, seeds, np.ones(82, bool), 0.8)
+    assert found.tolist() == [*seeds[:79], "a", "b", ""]
+    for n in (0, 49):  # no profile, or that of a alone, which every cell would be likeliest to have
+        assert spread_types(counts, seeds, np.arange(82) < n, 0.8).tolist() == seeds.tolist()
 
 
 def test_options_of_the_score_change_it():
@@ -209,6 +216,13 @@ def test_a_state_may_be_a_type_in_a_niche():
     assert transition.is_between_niches
     with pytest.raises(SpatiaError, match="unknown niche axis 'immune'; config/stages/states.yaml defines none"):
         transition.controls(cells.drop(columns="niche_immune"))
+
+
+def test_a_cell_that_is_a_target_already_is_no_control():
+    cells = pd.DataFrame({"cell_type": ["T", "T", "M"], "lineage": "L", "state": ["", "B", ""]})
+    entry = {"from": {"cell_type": "T"}, "to": {"state": "B"}, "lineage": "L"}
+    assert transition_from_dict("x", entry).controls(cells).tolist() == [True, False, False]
+    assert transition_from_dict("x", entry).targets(cells).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -286,6 +300,17 @@ def test_labels_may_be_parquet_or_clusters_and_miss_cells(run):
     assert set(shipped["state"]) == {"A", ""}
 
 
+def test_names_of_whole_number_labels_are_those_of_a_file_or_the_parameters(run):
+    clusters = pd.DataFrame({"Barcode": run.cells["cell_id"], "Cluster": run.cells["state"].map({"A": 1, "B": 2})})
+    clusters.to_csv(run.folder / "clusters.csv", index=False)
+    names = {1: {"state": "A", "cell_type": None}, 2: {"state": "B"}}
+    file = write_yaml(run.folder / "names.yaml", names)
+    for options in ({"names": file}, {"params": {"names": names}}):
+        states, _ = read_states(run.states("s1", labels=run.folder / "clusters.csv", **options))
+        assert states["state"].tolist() == run.cells["state"].tolist()
+        assert set(states["cell_type"]) == {""}
+
+
 def test_without_labels_marker_genes_name_the_cells(run):
     rows = [
         (gene, state, "L", 1)
@@ -349,6 +374,17 @@ def test_types_of_training_cells_do_not_depend_on_test_cells(run):
     write_tiles(tiles, run.cells, sparse.csr_matrix(counts))
     after, _ = read_states(run.states("s1", markers=path, params=share))
     pd.testing.assert_frame_equal(before[~is_test], after[~is_test])
+
+
+@pytest.mark.parametrize("split", ["test", "val", "apply"])
+def test_slides_that_train_nothing_learn_their_types_from_all_of_their_cells(run, split):
+    rows = [("G00", "A", "L", 1), ("G01", "A", "L", 1), ("G03", "B", "L", 1), ("G04", "B", "L", 1)]
+    path = run.folder / "markers.tsv"
+    pd.DataFrame(rows, columns=["gene", "cell_type", "lineage", "weight"]).to_csv(path, sep="\t", index=False)
+    expected, _ = read_states(run.states("s1", markers=path))
+    for options in ({}, {"edge": "left"}):
+        found, _ = read_states(run.states("s1", split=split, markers=path, params={"test_share": 0.2}, **options))
+        assert found["cell_type"].tolist() == expected["cell_type"].tolist()
 
 
 def read_counts(tiles):

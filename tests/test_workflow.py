@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import time
 
@@ -198,6 +199,32 @@ def test_the_model_is_trained_anew_when_its_parameters_change_and_not_when_those
     path = copy / "config" / "stages" / "pretrain.yaml"
     path.write_text(path.read_text() + "seed: 5\n")
     assert planned_jobs(copy)["pretrain"] == 1
+
+
+def test_jobs_go_where_site_says_in_the_words_of_the_slurm_plugin(tmp_path):
+    folder = make_run(tmp_path / "run", ["one"])
+    (folder / "config" / "stages" / "flow.yaml").write_text("device: cuda\n", encoding="utf-8")
+    site = {"slurm_account": "lab", "slurm_partition": "cpu", "slurm_qos": "long"}
+    site["gpu"] = {"slurm_partition": "gpu", "slurm_qos": "gpu_long"}
+    (folder / "config" / "site.yaml").write_text(yaml.safe_dump({"site": site}), encoding="utf-8")
+    text = snakemake(folder, "--dry-run").stdout
+    resources = dict(re.findall(r"^rule (\w+):.*?^    resources: ([^\n]*)", text, re.MULTILINE | re.DOTALL))
+    assert "slurm_account=lab, slurm_partition=cpu, qos=long" in resources["qc"]
+    assert "slurm_partition=gpu" in resources["flow"]
+    assert "qos=gpu_long" in resources["flow"]
+    assert "slurm_qos" not in text
+
+
+def test_weights_that_scores_are_made_with_are_an_input(tmp_path):
+    folder = make_run(tmp_path / "run", ["one", "two"])
+    write_sheet(folder, [{"slide": "one"}, {"slide": "two", "split": "test"}])
+    assert planned_jobs(folder)["score"] == 1
+    (folder / "config" / "stages" / "score.yaml").write_text("inception_weights: weights.pth\n", encoding="utf-8")
+    done = snakemake(folder, "--dry-run", check=False)
+    assert done.returncode != 0
+    assert "weights.pth" in done.stdout + done.stderr
+    (folder / "weights.pth").touch()
+    assert planned_jobs(folder)["score"] == 1
 
 
 def test_a_dry_run_over_a_thousand_slides_plans_them_all(tmp_path):

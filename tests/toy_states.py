@@ -94,13 +94,17 @@ class Run:
         assert main([*argv, f"--params={params}", *given]) == status
         return out
 
+    def inputs(self, slide: str) -> dict[str, Path]:
+        """Return the folders of a slide that pair reads."""
+        return {name: self.path(stage, slide, name) for stage, name in (("tile", "tiles"), ("states", "states"))}
+
     def pair(self, what: str, *slides: str, status: int = 0, **params: object) -> Path:
         """Call a part of ``spatia pair`` and return the folder it writes."""
         last = {"basis": ("basis",), "pairs": (slides[0], "pairs"), "signatures": ("signatures",)}[what]
         options = {
             "--slides": slides,
-            "--tiles": [str(self.path("tile", slide, "tiles")) for slide in slides],
-            "--states": [str(self.path("states", slide, "states")) for slide in slides],
+            "--tiles": [str(self.inputs(slide)["tiles"]) for slide in slides],
+            "--states": [str(self.inputs(slide)["states"]) for slide in slides],
             "--params": [str(write_yaml(self.folder / "pair.yaml", params))],
             "--out": [str(self.path("pair", *last))],
         }

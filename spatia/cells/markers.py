@@ -92,6 +92,7 @@ def spread_types(
 
     With some twenty transcripts a cell shows few markers. Those that do tell the profile of their type (the seeds),
     and under it every transcript of every cell counts: a cell's counts are multinomial, types are equally likely.
+    A type with fewer than ``MIN_SEEDS`` seeds has no profile: its seeds keep it, and no other cell gets it.
 
     Parameters
     ----------
@@ -106,14 +107,15 @@ def spread_types(
     """
     known = np.where(is_reference, seeds, "")
     types = [name for name in sorted(set(known)) if name and (known == name).sum() >= MIN_SEEDS]
-    if not types:
-        return np.full(len(seeds), "", object)
+    if len(types) < 2:  # the likeliest of one type would be that one everywhere
+        return np.asarray(seeds, object)
     profiles = np.stack([np.asarray(counts[known == name].sum(axis=0)).ravel() + PSEUDOCOUNT for name in types])
     score = np.asarray(counts @ np.log(profiles / profiles.sum(axis=1, keepdims=True)).T)
     chance = np.exp(score - score.max(axis=1, keepdims=True))
     chance /= chance.sum(axis=1, keepdims=True)
     best = np.array(types, object)[chance.argmax(axis=1)]
-    return np.where(chance.max(axis=1) >= least, best, "").astype(object)
+    spread = np.where(chance.max(axis=1) >= least, best, "")
+    return np.where(np.isin(seeds, ["", *types]), spread, seeds).astype(object)
 
 
 def type_lineages(markers: pd.DataFrame) -> dict[str, str]:

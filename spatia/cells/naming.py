@@ -11,7 +11,7 @@ NAMED = ("cell_type", "lineage", "state")
 _SYNONYMS = {"type": "cell_type"}  # the simulator's truth
 
 
-def name_cells(labels: pd.DataFrame, names: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+def name_cells(labels: pd.DataFrame, names: Mapping[Any, Any]) -> pd.DataFrame:
     """Return ``cell_type``, ``lineage`` and ``state`` of the rows of ``labels``, "" where unknown.
 
     Columns of those names are taken as they are. With ``names``, the first column that holds labels of ``names`` is
@@ -29,7 +29,7 @@ def name_cells(labels: pd.DataFrame, names: Mapping[str, Mapping[str, str]]) -> 
     ValueError
         If the table has neither such columns nor a column with labels of ``names``, or ``names`` has other keys.
     """
-    check_names(names)
+    names = parse_names(names)
     labels = labels.rename(columns=_SYNONYMS)
     translated = _translated_column(labels, names)
     if translated is None and not set(NAMED) & set(labels):
@@ -41,19 +41,29 @@ def name_cells(labels: pd.DataFrame, names: Mapping[str, Mapping[str, str]]) -> 
     for column in NAMED:
         named[column] = labels[column].fillna("").astype(str) if column in labels else pd.Series("", labels.index)
         if translated is not None:
-            said = translated.map({label: str(entry.get(column, "")) for label, entry in names.items()}).fillna("")
+            said = translated.map({label: entry.get(column, "") for label, entry in names.items()}).fillna("")
             named[column] = said.where(said != "", named[column])
     return pd.DataFrame(named, index=labels.index)
 
 
-def check_names(names: Mapping[str, Any]) -> None:
-    """Raise ValueError if an entry of ``names`` is not a mapping of ``cell_type``, ``lineage``, ``state`` to text."""
+def parse_names(names: Mapping[Any, Any]) -> dict[str, dict[str, str]]:
+    """Return label -> names as text, as labels are: YAML reads ``7`` as a number, and a name left empty as null.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not a mapping with keys ``cell_type``, ``lineage``, ``state``.
+    """
     for label, entry in names.items():
         if not isinstance(entry, Mapping) or set(entry) - set(NAMED):
             raise ValueError(f"names: {label}: expected {{{': .., '.join(NAMED)}: ..}}, found {entry!r}")
+    return {
+        str(label): {column: str(name) for column, name in entry.items() if name is not None}
+        for label, entry in names.items()
+    }
 
 
-def _translated_column(labels: pd.DataFrame, names: Mapping[str, Any]) -> pd.Series | None:
+def _translated_column(labels: pd.DataFrame, names: Mapping[str, dict[str, str]]) -> pd.Series | None:
     for column in labels:
         text = labels[column].astype("string")
         if text.isin(list(names)).any():

@@ -34,7 +34,7 @@ class MaskParams:
     full_share: float = 0.5
     thin: float = 0.6
     hide_genes: float = 0.15
-    drop_genes: float = 0.15
+    drop_genes: float = 0.35
     drop_image: float = 0.15
     drop_together: float = 0.5
     turn: bool = True

@@ -60,7 +60,7 @@ def _own_model(run: Path) -> ModelSection:
         problems.append(f"The model could not be described: {problem}")
     try:
         pictures = [draw_losses(read_table(run / HISTORY))]
-    except (OSError, ValueError, KeyError) as problem:
+    except (SpatiaError, OSError, ValueError, KeyError) as problem:
         problems.append(f"The losses could not be drawn: {problem}")
     parameters = describe_parameters(record["n_parameters"]) if record.get("n_parameters") else []
     return ModelSection(True, describe_model(record) if record else [], parameters, pictures, problems)

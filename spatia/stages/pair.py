@@ -23,7 +23,7 @@ from spatia.errors import SpatiaError
 from spatia.io import read_sparse, read_table, whole_dir, write_arrays, write_json, write_table
 from spatia.machine import available_cpus
 from spatia.transition_params import PairParams
-from spatia.transition_plan import NICHE_PREFIX, Transition, load_transitions
+from spatia.transition_plan import Transition, load_transitions, niche_names
 from spatia.transitions.basis import Basis, align_genes, fit_basis, project_panel
 from spatia.transitions.costs import Cells, CostRule
 from spatia.transitions.pairing import Pairs, TransportRule, find_pairs, target_reuse
@@ -52,13 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run one of the three parts; write a folder whole."""
+    check_usage(args)
     params = load_params(args.params, PairParams)
-    for name in ("tiles", "states"):
-        if len(getattr(args, name)) != len(args.slides):
-            raise SpatiaError(f"--{name}: expected one folder per slide, {len(args.slides)}, found another number")
     slides = [read_slide(*files) for files in zip(args.slides, args.tiles, args.states, strict=True)]
     part = {"basis": run_basis, "pairs": run_pairs, "signatures": run_signatures}[args.what]
     part(args, slides, params)
+
+
+def check_usage(args: argparse.Namespace) -> None:
+    """Refuse options that do not go with each other or with the part."""
+    if args.what == "pairs" and len(args.slides) > 1:
+        raise SpatiaError(f"--slides: expected one slide for pairs, found {' '.join(args.slides)}; run it for each")
+    if args.what == "pairs" and args.transitions is None:
+        raise SpatiaError("pairs: expected --transitions, found none; give config/transitions.yaml")
+    for name in ("tiles", "states", *(["pairs"] if args.what == "signatures" else [])):
+        n = len(getattr(args, name))
+        if n != len(args.slides):
+            raise SpatiaError(f"--{name}: expected one folder per slide, {len(args.slides)}, found {n}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def read_slide(name: str, tiles: Path, states: Path) -> Slide:
 def run_basis(args: argparse.Namespace, slides: list[Slide], params: PairParams) -> None:
     """Fit the joint PCA on the training cells of all slides (A13)."""
     shared = set.intersection(*(set(slide.genes.tolist()) for slide in slides))
-    genes = np.array([gene for gene in slides[0].genes.tolist() if gene in shared], np.str_)
+    genes = np.array([gene for gene in dict.fromkeys(slides[0].genes.tolist()) if gene in shared], np.str_)
     chosen = [np.flatnonzero(slide.cells["split"] == "train") for slide in slides]
     counts = [
         align_genes(slide.counts[rows], slide.genes, genes)[0] for slide, rows in zip(slides, chosen, strict=True)
@@ -255,17 +265,6 @@ def tabulate(
             "split": part,
         }
     )
-
-
-def niche_names(cells: pd.DataFrame) -> np.ndarray:
-    """Return the classes of all axes as one text per cell, such as ``immune hot, tumour far``."""
-    axes = [name for name in cells if str(name).startswith(NICHE_PREFIX)]
-    names = [
-        np.where(cells[name] != "", f"{str(name).removeprefix(NICHE_PREFIX)} " + cells[name].astype(str), "")
-        for name in axes
-    ]
-    rows = zip(*names, strict=True) if axes else ((),) * len(cells)
-    return np.array([", ".join(filter(None, row)) for row in rows], object)
 
 
 # --- signatures ---

@@ -15,7 +15,7 @@ import yaml
 import spatia
 from spatia import keys
 from spatia.cells.markers import assign_types, score_types, spread_types, type_lineages
-from spatia.cells.naming import NAMED, check_names, name_cells
+from spatia.cells.naming import NAMED, name_cells, parse_names
 from spatia.cells.niche_classes import classify_niches
 from spatia.config import load_params, params_to_dict
 from spatia.errors import SpatiaError
@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> None:
     places, header = read_table(args.tiles / "cells.parquet"), read_json(args.tiles / "tiles.json")
     position_um = places[[keys.X_UM, keys.Y_UM]].to_numpy(np.float64)
     split = split_cells(position_um, header, args.split, args.edge, params)
-    named, source = name_all(args, pd.Index(places[keys.CELL_ID]), split != "test", params)
+    # a test block of a training slide teaches nothing; other slides learn their types from all of their own counts
+    is_reference = (split != "test") | (args.split != "train")
+    named, source = name_all(args, pd.Index(places[keys.CELL_ID]), is_reference, params)
     niches = classify_niches(named, position_um, params.axes(), params.min_neighbours).add_prefix(NICHE_PREFIX)
     cells = pd.concat([places[[keys.CELL_ID]], named, niches], axis=1).assign(split=split)
     with whole_dir(args.out) as folder:
@@ -72,7 +74,7 @@ def name_all(
     return names_from_markers(args.tiles, args.markers, is_reference, params), f"markers of {args.markers}"
 
 
-def names_from_labels(path: Path, cell_ids: pd.Index, names: Mapping[str, Any]) -> pd.DataFrame:
+def names_from_labels(path: Path, cell_ids: pd.Index, names: Mapping[str, dict[str, str]]) -> pd.DataFrame:
     """Return the names of cells that a file of labels gives, "" for cells it does not have."""
     try:
         named = name_cells(read_labels(path, cell_ids), names)
@@ -81,19 +83,17 @@ def names_from_labels(path: Path, cell_ids: pd.Index, names: Mapping[str, Any]) 
     return named.reindex(cell_ids).fillna("").reset_index(drop=True)
 
 
-def read_names(path: Path | None, params: StatesParams) -> Mapping[str, Any]:
+def read_names(path: Path | None, params: StatesParams) -> dict[str, dict[str, str]]:
     """Return label -> names: the run's own file, or those of the parameters."""
     if path is None:
-        return params.names
+        return parse_names(params.names)
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     if not isinstance(content, dict):
         raise SpatiaError(f"{path}: expected a YAML mapping of labels to names, found {type(content).__name__}")
-    content = {str(label): entry for label, entry in content.items()}
     try:
-        check_names(content)
+        return parse_names(content)
     except ValueError as problem:
         raise SpatiaError(f"{path}: {problem}") from None
-    return content
 
 
 def names_from_markers(tiles: Path, path: Path, is_reference: np.ndarray, params: StatesParams) -> pd.DataFrame:

@@ -96,12 +96,15 @@ def project(basis: Basis, expression: sparse.csr_matrix) -> NDArray[np.float64]:
 def align_genes(
     counts: sparse.csr_matrix, genes: NDArray[np.str_], wanted: NDArray[np.str_]
 ) -> tuple[sparse.csr_matrix, NDArray[np.bool_]]:
-    """Return the columns of ``wanted`` genes, ``(n, w)``, 0 where the panel lacks one; and which it has, ``(w,)``."""
-    place = {gene: column for column, gene in enumerate(genes.tolist())}
-    has_gene = np.array([gene in place for gene in wanted.tolist()], bool)
-    rows = [place[gene] for gene in wanted[has_gene].tolist()]
-    picker = sparse.csr_matrix((np.ones(len(rows)), (rows, np.flatnonzero(has_gene))), shape=(len(genes), len(wanted)))
-    return sparse.csr_matrix(counts @ picker), has_gene
+    """Return the columns of ``wanted`` genes, ``(n, w)``, 0 where the panel lacks one; and which it has, ``(w,)``.
+
+    A panel may have several targets of one name; their counts are summed. Every wanted name stands once.
+    """
+    place = {gene: column for column, gene in enumerate(wanted.tolist())}
+    rows = np.array([row for row, gene in enumerate(genes.tolist()) if gene in place], np.int64)
+    columns = np.array([place[gene] for gene in genes[rows].tolist()], np.int64)
+    picker = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(genes), len(wanted)))
+    return sparse.csr_matrix(counts @ picker), np.isin(np.arange(len(wanted)), columns)
 
 
 def project_panel(

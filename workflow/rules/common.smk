@@ -138,6 +138,12 @@ def launcher(stage="pretrain"):
     return f"torchrun --standalone --nproc-per-node {n} -m -- spatia.cli"
 
 
+def inception_weights():
+    """Return the file of weights that the parameters of score name, or nothing."""
+    weights = read_params("score").get("inception_weights")
+    return [weights] if weights else []
+
+
 def trains():
     """Whether this run trains its model itself."""
     return config["checkpoint"] == "train"
@@ -412,14 +418,18 @@ def minutes(base, per_input_gb=0.0):
     return grow
 
 
+# What snakemake-executor-plugin-slurm calls it, where that is not the key in config/site.yaml
+SITE_RESOURCES = {"slurm_qos": "qos"}
+
+
 def send_jobs_to_site(workflow, config):
-    """Give every rule the account and partition of config/site.yaml; GPU rules the ones under `gpu`."""
+    """Give every rule account, partition and QOS of config/site.yaml; GPU rules the ones under `gpu`."""
     site = config.get("site", {})
     plain = {key: value for key, value in site.items() if key != "gpu"}
     for step in workflow.rules:
         wanted = {**plain, **site.get("gpu", {})} if "gpu" in step.resources else plain
         for key, value in wanted.items():
-            step.resources.setdefault(key, value)
+            step.resources.setdefault(SITE_RESOURCES.get(key, key), value)
 
 
 def warn_about_cores(workflow):

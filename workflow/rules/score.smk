@@ -6,6 +6,7 @@ rule score:
         crops="results/crop/{slide}/crops",
         pairs="results/pair/{slide}/pairs",
         params=stage_params("score"),
+        weights=inception_weights(),
     output:
         scores="results/score/{slide}/scores.tsv",
     log:

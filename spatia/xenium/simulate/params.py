@@ -21,12 +21,12 @@ class SimulationParams:
     height_px: int = 3072
     n_stains: int | None = None  # 1 or 4; by default all that the layout has
     stack: bool = True  # morphology.ome.tif, the DAPI z-stack
-    stack_planes: int = 5
+    stack_planes: int = 3
     he: bool = False
     transcripts: bool = True
     median_counts: float = 24.0  # transcripts of a median cell
     donor_effect: float = 1.0  # 0: all donors alike
-    n_counterfactuals: int = 24  # per transition, as many as there are control cells at most
+    n_counterfactuals: int = 16  # per transition, as many as there are control cells at most
     n_flawed_cells: int = 12  # empty, tiny, huge, full of control probes: for QC to catch
     species: str = "human"
     tissue: str = "breast"
