@@ -98,6 +98,8 @@ def read_names(path: Path | None, params: StatesParams) -> dict[str, dict[str, s
 
 def names_from_markers(tiles: Path, path: Path, is_reference: np.ndarray, params: StatesParams) -> pd.DataFrame:
     """Return the names of cells by their marker genes; states stay unknown."""
+    if not path.is_file():
+        raise SpatiaError(f"{path}: expected a table of marker genes, found no such file; correct --markers")
     markers = pd.read_csv(path, sep="\t", comment="#")
     counts, genes = (
         read_sparse(tiles / "cell_counts.npz"),
