@@ -266,7 +266,7 @@ def test_damaged_generators_are_refused(run, trained, tmp_path, capsys):
     header.write_text(json.dumps({**record, "stains": ["DAPI"]}))
     expect(capsys, run_generate(run, tmp_path), "expected a generator, found a damaged one")
     header.write_text(json.dumps({**record, "format": 9}))
-    expect(capsys, run_generate(run, tmp_path), "expected format 4, found 9")
+    expect(capsys, run_generate(run, tmp_path), "expected format 5, found 9")
     (tmp_path / "checkpoint/generator.safetensors").unlink()
     header.write_text(json.dumps(record))
     expect(capsys, run_generate(run, tmp_path), "found no file")

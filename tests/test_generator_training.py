@@ -310,7 +310,7 @@ STAGE_SWITCHES = [
     {"clip_norm": 1e-3}, {"max_pairs": 3}, {"drop": 0.5}, {"rho": 0.5}, {"target": "niche"},
     {"turn_targets": False}, {"rematch": False}, {"nucleus_outline": False}, {"gain_jitter": 0.0}, {"time_power": 3.0},
     {"model": {"linear_guess": False}}, {"local_targets": False}, {"model": {"looks": False}},
-    {"model": {"look_noise": 0.3}},
+    {"model": {"look_noise": 0.3}}, {"model": {"stretch": False}},
 ]  # fmt: skip
 
 

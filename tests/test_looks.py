@@ -10,6 +10,7 @@ from spatia.learn import calibration
 from spatia.learn.calibration import calibrate_looks
 from spatia.learn.devices import Machine
 from spatia.learn.generating import Request, Sampler, conditions_of, follow
+from spatia.learn.generator_objective import stretched
 from spatia.learn.generator_pairs import PairSet
 from spatia.learn.generator_parts import LookSums, fit_looks, fit_map
 from spatia.model.conditions import Conditions, unconditional
@@ -17,8 +18,8 @@ from spatia.model.linear_guess import LinearGuess, moments_of, symmetric
 from spatia.model.looks import Look, LookMap, monge_map
 from spatia.model.velocity import Generator
 from spatia.model.velocity_shape import velocity_shape_of
-from spatia.transitions.canvas import to_canvas
-from spatia.transitions.looks import looks_of, n_looks_of
+from spatia.transitions.canvas import long_axis_of, share_of, to_canvas
+from spatia.transitions.looks import looks_of, n_looks_of, stretch_to
 from spatia.transitions.sampling import integrate
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -194,7 +195,7 @@ def test_what_is_drawn_too_small_is_asked_for_larger():
     pairs = PairSet(
         canvas, torch.zeros(40, 0), rows, rows, number, number, np.ones(40, np.float32), rows.astype(str), number
     )
-    shape = velocity_shape_of("tiny", long_axis=False)
+    shape = velocity_shape_of("tiny", long_axis=False, stretch=False)
     model = Generator(shape, 2, 1, 3, 0, n_looks=n_looks_of(1))
     fit_looks(model.conditioning.look, pairs)
     model.space.set_scale(canvas)
@@ -240,3 +241,57 @@ def test_the_correction_that_leaves_the_least_is_kept(monkeypatch, rests, kept):
     calibrate_looks(model, pairs, ("none", "t"), CPU)
     assert set(look.short[1].tolist()) == {kept}
     assert set(look.short[0].tolist()) == {0.0}
+
+
+def an_oval(long=9.0, short=5.0, angle=0.4, side=48):
+    """Return the canvas of an oval cell with an oval nucleus, of one stain."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    cell, nucleus = ((u / a) ** 2 + (v / b) ** 2 < 1 for a, b in ((long, short), (long / 2, short / 2)))
+    return to_canvas((cell * 100).astype(np.uint8)[None, None], (cell * 255).astype(np.uint8)[None], 0, nucleus[None])
+
+
+@pytest.mark.parametrize(("size", "elongation"), [(0.5, 0.0), (-0.4, 0.0), (0.0, 0.5), (0.3, -0.4)])
+def test_a_stretched_cell_is_as_large_and_as_long_as_asked_and_its_nucleus_with_it(size, elongation):
+    canvas = an_oval()
+    before, axis = looks_of(canvas, 0), long_axis_of(share_of(canvas[:, -1]))
+    asked = before + torch.tensor([size, elongation, *[0.0] * 7])
+    change = (looks_of(stretch_to(canvas, axis, before, asked, 0), 0) - before)[0]
+    assert change[0] == pytest.approx(size, abs=0.04)
+    assert change[1] == pytest.approx(elongation, abs=0.04)
+    assert change[4] == pytest.approx(size, abs=0.1)  # log area of the nucleus
+    assert change[2].abs() < 1e-3  # brightness stays
+    again = stretch_to(stretch_to(canvas, axis, before, asked, 0), axis, before, asked, 0, -1.0)
+    assert (share_of(again[:, -1]) - share_of(canvas[:, -1])).abs().mean() < 0.01
+
+
+def test_nothing_is_stretched_more_than_twofold():
+    canvas = an_oval(6, 6)
+    before, axis = looks_of(canvas, 0), torch.zeros(1)
+    far = before + torch.tensor([5.0, *[0.0] * 8])
+    change = looks_of(stretch_to(canvas, axis, before, far, 0), 0)[0, 0] - before[0, 0]
+    assert change == pytest.approx(2 * np.log(2), abs=0.05)
+
+
+def test_controls_become_as_large_as_their_targets_but_not_where_nothing_is_said():
+    start, end = torch.cat([an_oval()] * 2), torch.cat([an_oval(12, 8)] * 2)
+    axis = long_axis_of(share_of(start[:, -1]))
+    found = looks_of(stretched(start, end, axis, 0, torch.tensor([False, True])), 0)[:, :2]
+    torch.testing.assert_close(found[0], looks_of(end, 0)[0, :2], atol=0.04, rtol=0)
+    torch.testing.assert_close(found[1], looks_of(start, 0)[1, :2], atol=1e-4, rtol=0)
+
+
+def test_a_flow_begins_at_the_stretched_control_and_shows_the_way_from_the_control_itself():
+    model = Generator(velocity_shape_of("tiny", image_px=48, linear_guess=False), 4, 1, 3, 0, n_looks_of(1, 0))
+    for parameter in model.network.parameters():
+        torch.nn.init.zeros_(parameter)  # no velocity: what is left is the stretching
+    canvas = an_oval()
+    model.conditioning.look.offset[0, 0] = 0.6  # of log area, with a scale of one
+    said = conditions_of(Request(0, "t", "spatia", ("a",)), torch.zeros(1, 0))
+    path = follow(model, canvas, said, Sampler(steps=4), CPU, None, 0)
+    grown = [float(looks_of(step, 0)[0, 0] - looks_of(canvas, 0)[0, 0]) for step in path]
+    np.testing.assert_allclose(grown, [0, 0.15, 0.3, 0.45, 0.6], atol=0.04)
+    assert torch.equal(path[0], canvas)
+    untold = conditions_of(Request(0, "t", "unconditional", ("a",)), torch.zeros(1, 0))
+    end = follow(model, canvas, untold, Sampler(steps=4), CPU, None, 0)[-1]
+    assert looks_of(end, 0)[0, 0] == pytest.approx(float(looks_of(canvas, 0)[0, 0]), abs=1e-3)

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from spatia.learn.devices import Machine, move
 from spatia.learn.generator_cells import Reader
-from spatia.learn.generator_objective import with_axis
 from spatia.model.conditions import Conditions, unconditional
 from spatia.model.velocity import Generator
-from spatia.transitions.canvas import from_canvas
-from spatia.transitions.looks import looks_of
+from spatia.transitions.canvas import from_canvas, long_axis_of, share_of
+from spatia.transitions.looks import looks_of, stretch_to
 from spatia.transitions.sampling import Solver, Velocity, guided, trace
 
 SPATIA, UNCONDITIONAL = "spatia", "unconditional"  # methods
@@ -89,14 +88,20 @@ def follow(
     dapi
         The stain whose nucleus has an outline in the canvases.
     """
-    start = model.encode(canvas.to(machine.device))
+    control = canvas = canvas.to(machine.device)
+    said, axis = move(conditions, machine.device), long_axis_of(share_of(canvas[:, -1]))
+    said = replace(said, axis=axis)
+    look, ends = model.conditioning.look, None
+    if look is not None:
+        own = looks_of(canvas, dapi)
+        asked = look.asked(own, said.transition, said.context)
+        if model.shape.stretch:
+            ends = own, torch.where(said.no_perturbation[:, None], own, asked)
+            canvas = stretch_to(canvas, axis, *ends, dapi)
+        said = replace(said, look=torch.stack([looks_of(canvas, dapi), asked], dim=1))
+    start = model.encode(canvas)
     if noise is not None:
         start = start + noise.to(machine.device)
-    said = move(with_axis(conditions, canvas), machine.device)
-    if model.conditioning.look is not None:
-        look = looks_of(canvas, dapi).to(machine.device)
-        asked = model.conditioning.look.asked(look, said.transition, said.context)
-        said = replace(said, look=torch.stack([look, asked], dim=1))
     velocity = velocity_under(model, said, sampler.guidance)
 
     def in_float32(field: Tensor, time: Tensor) -> Tensor:
@@ -105,7 +110,12 @@ def follow(
 
     fields = trace(in_float32, start, sampler.solver, sampler.steps)
     with machine.autocast():
-        return [model.decode(field).float() for field in fields]
+        canvases = [model.decode(field).float() for field in fields]
+    if ends is None:
+        return canvases
+    # what was stretched at once to begin with is stretched little by little on the way
+    back = [stretch_to(c, axis, *ends, dapi, k / sampler.steps - 1) for k, c in enumerate(canvases[:-1])]
+    return [control if noise is None else back[0], *back[1:], canvases[-1]]
 
 
 def generate(

@@ -26,7 +26,7 @@ from spatia.transition_plan import Transition, transition_from_dict, transition_
 from spatia.transitions.canvas import n_channels_of
 from spatia.transitions.looks import n_looks_of
 
-FORMAT = 4
+FORMAT = 5
 TENSORS = "generator.safetensors"
 HEADER = "generator.json"
 

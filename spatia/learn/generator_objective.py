@@ -24,7 +24,7 @@ from spatia.transitions.flow import (
     velocity_target,
     weighted_mean,
 )
-from spatia.transitions.looks import looks_of
+from spatia.transitions.looks import looks_of, stretch_to
 
 TOTAL = "total"
 
@@ -64,6 +64,14 @@ def looks_of_both(start: Tensor, end: Tensor, dapi: int | None) -> Tensor:
     return torch.stack([looks_of(start, dapi), looks_of(end, dapi)], dim=1)
 
 
+def stretched(start: Tensor, end: Tensor, axis: Tensor, dapi: int | None, is_untold: Tensor | None = None) -> Tensor:
+    """Return controls as large and as long as their targets; as they are where ``is_untold`` (b,)."""
+    before, after = (looks_of(canvas, dapi) for canvas in (start, end))
+    if is_untold is not None:
+        after = torch.where(is_untold[:, None], before, after)
+    return stretch_to(start, axis, before, after, dapi)
+
+
 def vary_gain(batch: PairBatch, sd: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return controls and targets with stains brighter or darker, both alike: log gains are Gaussian.
 
@@ -87,6 +95,9 @@ def flow_losses(
     with torch.no_grad():
         start, end = vary_gain(batch, objective.gain_jitter, generator)
         if model.conditioning.look is not None:
+            if model.shape.stretch:
+                assert conditions.axis is not None
+                start = stretched(start, end, conditions.axis, batch.dapi, conditions.no_perturbation)
             conditions = replace(conditions, look=looks_of_both(start, end, batch.dapi))
         start, end = (model.encode(canvas.to(device)) for canvas in (start, end))
     noise_generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from spatia.generator_params import FlowParams
 from spatia.learn.devices import Machine
-from spatia.learn.generator_objective import Objective, flow_losses, looks_of_both, reconstruction_losses, vary_gain
+from spatia.learn.generator_objective import (
+    Objective,
+    flow_losses,
+    looks_of_both,
+    reconstruction_losses,
+    stretched,
+    vary_gain,
+)
 from spatia.learn.generator_pairs import PairSet, draw_batch
 from spatia.learn.generator_source import PairData
 from spatia.learn.generator_training import Part
@@ -164,6 +171,8 @@ def ends_of(model: Generator, data: PairData, number: int, gain_jitter: float) -
     assert model.guess is not None
     device = model.guess.start.device
     canvases = vary_gain(batch, gain_jitter, torch.Generator().manual_seed(number))
+    if model.shape.stretch and model.conditioning.look is not None:
+        canvases = stretched(*canvases, long_axis_of(share_of(batch.start[:, -1])), batch.dapi), canvases[1]
     start, end = [
         torch.cat([model.encode(block.to(device)) for block in canvas.split(AT_A_TIME)]) for canvas in canvases
     ]

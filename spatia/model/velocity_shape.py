@@ -35,6 +35,8 @@ class VelocityShape:
     looks, look_noise, around_width
         Of cells: the network is told how the target looks (:mod:`spatia.model.looks`); sd of what is added to those
         numbers, each of sd 1, in training; on how many components of the surroundings looks may depend.
+    stretch
+        Of cells: a flow begins at the control stretched to the size and elongation of the target, as its look says.
     linear_guess
         The network adds to the straight line through the training pairs, instead of giving the whole velocity.
     channels, multipliers, blocks, attention
@@ -67,6 +69,7 @@ class VelocityShape:
     looks: bool = True
     look_noise: float = 0.1
     around_width: int = 8
+    stretch: bool = True
     linear_guess: bool = True
     channels: int = 32
     multipliers: tuple[int, ...] = (1, 2, 2)

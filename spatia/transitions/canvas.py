@@ -101,7 +101,9 @@ def share_of(outline: Tensor) -> Tensor:
 def moments_of_shape(share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return area (n,), middle (n, 2: y, x) and second moments (n, 2, 2) of shapes (n, y, x) in pixels."""
     area = share.sum((1, 2)).clamp(min=1)
-    y, x = torch.meshgrid(*(torch.arange(side, dtype=share.dtype) for side in share.shape[1:]), indexing="ij")
+    y, x = torch.meshgrid(
+        *(torch.arange(side, dtype=share.dtype, device=share.device) for side in share.shape[1:]), indexing="ij"
+    )
     places = torch.stack([y, x])
     middle = torch.einsum("nyx,dyx->nd", share, places) / area[:, None]
     away = places - middle[:, :, None, None]
@@ -155,8 +157,27 @@ def turn(canvas: Tensor, quarter_turns: int, is_mirrored: bool) -> Tensor:
 
 def turn_by(fields: Tensor, angle: Tensor, mode: str = "bilinear", padding_mode: str = "border") -> Tensor:
     """Return (n, c, side, side) fields turned around their middle by angles (n,) in radians, from x towards y."""
-    c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    rows = torch.stack([torch.stack([c, s, zero], 1), torch.stack([-s, c, zero], 1)], dim=1)
+    c, s = angle.cos(), angle.sin()
+    return _resampled(fields, torch.stack([torch.stack([c, s], 1), torch.stack([-s, c], 1)], dim=1), mode, padding_mode)
+
+
+def stretch(canvas: Tensor, axis: Tensor, along: Tensor, across: Tensor, dapi: int | None = None) -> Tensor:
+    """Return canvases (n, channels, y, x) made longer by factors (n,) along axes (n,) in radians, and across them.
+
+    Distances to outlines grow by the mean factor: exact where both are one, and at outlines.
+    """
+    unit = torch.stack([axis.cos(), axis.sin()], dim=1)
+    own = unit[:, :, None] * unit[:, None]
+    back = own / along[:, None, None] + (torch.eye(2, device=axis.device) - own) / across[:, None, None]
+    found = _resampled(canvas, back, "bicubic", "border")
+    n_outlines = 1 if dapi is None else 2
+    factor = (along * across).sqrt()[:, None, None, None]
+    return torch.cat([found[:, :-n_outlines], (found[:, -n_outlines:] * factor).clamp(-1, 1)], dim=1)
+
+
+def _resampled(fields: Tensor, back: Tensor, mode: str, padding_mode: str) -> Tensor:
+    """Return fields (n, c, side, side) that have at p, from the middle, what they had at ``back`` (n, 2, 2: x, y) p."""
+    rows = torch.cat([back, torch.zeros_like(back[:, :, :1])], dim=2)
     grid = functional.affine_grid(rows.to(fields.dtype), list(fields.shape), align_corners=False)
     return functional.grid_sample(fields, grid, mode=mode, padding_mode=padding_mode, align_corners=False)
 

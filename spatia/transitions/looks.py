@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from spatia.transitions.canvas import moments_of_shape, n_channels_of, share_of
+from spatia.transitions.canvas import moments_of_shape, n_channels_of, share_of, stretch
+
+MOST_STRETCHED = 2.0  # or shrunk to a half
 
 
 def n_looks_of(n_stains: int, dapi: int | None = None) -> int:
@@ -36,7 +40,7 @@ def shape_of(share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return log area (n,), log ratio of the axes (n,) and middle (n, 2) of shapes (n, y, x) in pixels."""
     area, middle, moments = moments_of_shape(share)
     # a pixel is a square, not a point: even a line has a width
-    axes = torch.linalg.eigvalsh(moments + torch.eye(2) / 12)
+    axes = torch.linalg.eigvalsh(moments + torch.eye(2, device=share.device) / 12)
     return area.log(), (axes[:, 1] / axes[:, 0]).log() / 2, middle
 
 
@@ -46,3 +50,24 @@ def level_and_spread(stains: Tensor, share: Tensor) -> list[Tensor]:
     mean = torch.einsum("nyx,ncyx->nc", share, stains) / area
     variance = torch.einsum("nyx,ncyx->nc", share, (stains - mean[:, :, None, None]).square()) / area
     return [*mean.unbind(1), *variance.clamp(min=0).sqrt().unbind(1)]
+
+
+def stretch_to(
+    canvas: Tensor, axis: Tensor, before: Tensor, after: Tensor, dapi: int | None = None, share: float = 1.0
+) -> Tensor:
+    """Return canvases stretched from the size and elongation of looks (n, looks) to those of others, as a whole.
+
+    Halfway between the signed distances of a small and a large cell lies one that has grown by the same distance all
+    around: thin ends swell, corners become round, notches close. A cell that grows keeps its shape.
+
+    Parameters
+    ----------
+    axis
+        (n,) long axes in radians.
+    share
+        Of the way; negative = back.
+    """
+    size, elongation = ((after - before)[:, number] for number in (0, 1))
+    most = math.log(MOST_STRETCHED)
+    along, across = ((share * ((size + part) / 2).clamp(-most, most)).exp() for part in (elongation, -elongation))
+    return stretch(canvas, axis, along, across, dapi)
