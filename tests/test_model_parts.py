@@ -224,6 +224,7 @@ SWITCHES = {
     "profile": False,
     "levels": "niche",
     "cross_attention": False,
+    "add_levels": True,
 }
 
 

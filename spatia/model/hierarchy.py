@@ -157,8 +157,8 @@ class TissueLevel(TileLevel):
 class Fusion(nn.Module):
     """Eq. 4 (A22): ``z = z^c + attention(z^c over z^c, z^n, z^t)``; without attention, the mean of the three.
 
-    Beside attention, niche and tissue are also added as they are, times a matrix (ours): how much attention takes of
-    them depends on the cell, and a linear probe cannot undo that.
+    With ``add_levels`` niche and tissue are also added as they are, times a matrix: how much attention takes of them
+    depends on the cell, and a linear probe cannot undo that.
     """
 
     def __init__(self, shape: ModelShape) -> None:
@@ -167,7 +167,7 @@ class Fusion(nn.Module):
         self.is_fused = shape.cross_attention
         if self.is_fused:
             self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads)
-            n_above = ("cell", "niche", "tissue").index(shape.levels)
+            n_above = ("cell", "niche", "tissue").index(shape.levels) if shape.add_levels else 0
             self.add = nn.ModuleList(nn.Linear(shape.embedding, shape.embedding, bias=False) for _ in range(n_above))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
