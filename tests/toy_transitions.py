@@ -49,7 +49,8 @@ def write_pairs(folder, controls, targets):
              "mean_confidence", "median_distance_um"]  # fmt: skip
     rows = [(TAG, len(pairs), 1234, "", 11, 6.04e-5, 3.385, 7, 0.411, 58.83),
             (NASTY, 31, 192, "31 control cells, fewer than 50", *[None] * 6)]  # fmt: skip
-    pd.DataFrame(rows, columns=names).to_csv(folder / "plans.tsv", sep="\t", index=False)
+    plans = pd.DataFrame(rows, columns=names).assign(split="test")
+    plans.to_csv(folder / "plans.tsv", sep="\t", index=False)
 
 
 def write_generated(folder, controls):
