@@ -187,7 +187,8 @@ def test_every_stage_brings_its_own_figures(copy, gone, left):
     [
         ("results/states/toy/states/states.json", "The counts of states"),
         ("results/states/toy/states/states.parquet", "The map of states"),
-        ("results/pair/toy/pairs/plans.tsv", "The plans"),
+        # shifts are those of the side of the split that plans are of
+        ("results/pair/toy/pairs/plans.tsv", "The plans, The shifts of features"),
         ("results/generate/toy/generated/cells.parquet", "The generated cells"),
         ("results/generate/toy/generated/trajectories.npz", "The way of generated cells"),
         ("results/features/toy/features/features.parquet", "The shifts of features"),
@@ -196,10 +197,7 @@ def test_every_stage_brings_its_own_figures(copy, gone, left):
 def test_damaged_files_give_a_line_and_leave_the_rest(copy, file, what):
     (copy.run / file).write_text("{", encoding="utf-8")
     found = describe_slide_transitions(copy, 0)
-    assert [
-        problem for problem in found.problems if problem.startswith(f"{what} could not be drawn: ")
-    ] == found.problems
-    assert len(found.problems) == 1
+    assert [problem.split(" could not be drawn: ")[0] for problem in found.problems] == what.split(", ")
     assert len(found.pictures) >= 4
 
 
