@@ -11,7 +11,7 @@ from snakemake.shell import shell
 from snakemake.utils import update_config, validate
 
 ROOT = Path(workflow.basedir).parent
-os.environ["SPATIA_ROOT"] = str(ROOT)  # for envs/spatia.yaml
+os.environ.update(SPATIA_ROOT=str(ROOT))  # for envs/spatia.yaml
 # Stages with a parameter file
 STAGES = (
     "simulate",
