@@ -224,7 +224,7 @@ SWITCHES = {
     "profile": False,
     "levels": "niche",
     "cross_attention": False,
-    "add_levels": True,
+    "direct_width": 0,
 }
 
 

@@ -60,18 +60,20 @@ class LossWeights:
     Attributes
     ----------
     image, gene
-        Weights of the two reconstructions.
+        Weights of the two reconstructions: what pixels show and expression does not takes the embedding's room.
     niche, tissue
         Weights of the losses of these levels beside the cell's.
     around
         Weight of what z is asked about the cells around.
     profile
-        Weight of morphology profiles beside pixels; 0 = the paper's objective.
+        Weight of morphology profiles beside pixels, times ``image``.
+
+    The paper's objective: ``image`` 1, ``around`` and ``profile`` 0.
     """
 
-    image: float = 1.0
+    image: float = 0.2
     gene: float = 1.0
     niche: float = 0.25
     tissue: float = 0.25
-    profile: float = 1.0
-    around: float = 1.0
+    profile: float = 0.25
+    around: float = 0.25

@@ -157,8 +157,7 @@ class TissueLevel(TileLevel):
 class Fusion(nn.Module):
     """Eq. 4 (A22): ``z = z^c + attention(z^c over z^c, z^n, z^t)``; without attention, the mean of the three.
 
-    With ``add_levels`` niche and tissue are also added as they are, times a matrix: how much attention takes of them
-    depends on the cell, and a linear probe cannot undo that.
+    ``direct_width`` components of niche and tissue are also added as they are.
     """
 
     def __init__(self, shape: ModelShape) -> None:
@@ -167,8 +166,13 @@ class Fusion(nn.Module):
         self.is_fused = shape.cross_attention
         if self.is_fused:
             self.look = CrossAttention(shape.embedding, shape.embedding, shape.gene_heads)
-            n_above = ("cell", "niche", "tissue").index(shape.levels) if shape.add_levels else 0
-            self.add = nn.ModuleList(nn.Linear(shape.embedding, shape.embedding, bias=False) for _ in range(n_above))
+        n_above = ("cell", "niche", "tissue").index(shape.levels)
+        self.direct = None
+        if self.is_fused and n_above and shape.direct_width:
+            self.direct = nn.Sequential(
+                nn.Linear(n_above * shape.embedding, shape.direct_width, bias=False),
+                nn.Linear(shape.direct_width, shape.embedding, bias=False),
+            )
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return ``z`` (b, embedding) from each cell's (b, embedding) at one, two or three levels, the cell's first."""
@@ -179,7 +183,7 @@ class Fusion(nn.Module):
             return stacked.mean(1)
         n = len(stacked)
         z = self.look(levels[0], Runs((n,), (1,)), stacked.flatten(0, 1), Runs((n,), (len(levels),)))
-        return z + sum(add(level) for add, level in zip(self.add, levels[1:], strict=False))
+        return z if self.direct is None else z + self.direct(torch.cat(levels[1:], dim=1))
 
 
 class Inputs(Protocol):

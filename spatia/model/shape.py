@@ -47,9 +47,9 @@ class ModelShape:
         The highest level: cell alone, with niches (eq. 5), with tissue (eq. 6).
     cross_attention
         Fuse image and gene tokens, and the three levels (eq. 4), by attention; otherwise pooled vectors are joined.
-    add_levels
-        Beside attention, niche and tissue are added to ``z`` as they are, times a matrix (ours): it then tells more of
-        the surroundings, and less of the cell.
+    direct_width
+        Beside attention, so many components of niche and tissue are added to ``z`` (ours), 0 = none: how much attention
+        takes of them depends on the cell, and a linear probe cannot undo that. Few, so that the cell keeps its room.
     """
 
     image_width: int = 128
@@ -74,7 +74,7 @@ class ModelShape:
     profile: bool = True
     levels: Levels = "tissue"
     cross_attention: bool = True
-    add_levels: bool = False
+    direct_width: int = 16
 
     def __post_init__(self) -> None:
         for width, heads in _WIDTHS_OF_HEADS:
