@@ -11,7 +11,7 @@ from spatia.learn.checkpoint import count_parameters
 from spatia.learn.objective import joint_losses, reconstruct
 from spatia.learn.settings import NOTHING_HIDDEN, MaskParams
 from spatia.model.genes import GeneDecoder, GeneEncoder, GeneTokens
-from spatia.model.hierarchy import Spatia
+from spatia.model.hierarchy import Fusion, Spatia
 from spatia.model.image import ImageEncoder, Normaliser, Patches, tile_patches
 from spatia.model.packed import Runs
 from spatia.model.shape import PRESETS, ModelShape, shape_of
@@ -253,6 +253,20 @@ def test_every_switch_changes_the_result(slides, plain_losses, name, value):
     assert all(torch.isfinite(torch.tensor(list(found.values()))))
 
 
+def test_the_end_of_each_half_of_z_is_of_niche_and_tissue_alone():
+    torch.manual_seed(0)
+    fusion = Fusion(tiny_shape(embedding=32, direct_width=4))
+    cell, other, niche, tissue = torch.randn(4, 5, 32)
+    z, same_place = fusion([cell, niche, tissue]), fusion([other, niche, tissue])
+    of_place = torch.zeros(32, dtype=torch.bool)
+    of_place[[14, 15, 30, 31]] = True
+    assert torch.equal(z[:, of_place], fusion.direct(torch.cat([niche, tissue], 1)))
+    assert torch.equal(z[:, of_place], same_place[:, of_place])
+    assert (z != same_place)[:, ~of_place].all()
+    attended, fusion.direct = z[:, ~of_place], None
+    assert torch.equal(attended, fusion([cell, niche, tissue])[:, ~of_place])
+
+
 def test_a_model_of_cells_alone_has_no_tiles_and_z_is_the_cells(slides):
     dataset = open_toys(slides, tiles=False)
     model = make_model(dataset, tiny_shape(levels="cell"))
@@ -279,6 +293,8 @@ def test_the_image_decoder_is_asked_for_hidden_patches_only(dataset):
         ("tiny", {"image_width": 33}, "image_width should be a multiple of image_heads"),
         ("tiny", {"levels": "organ"}, "organ"),
         ("tiny", {"embedding": 34, "gene_heads": 1}, "multiples of 4"),
+        ("tiny", {"direct_width": 3}, "direct_width should be even, .*, found 3"),
+        ("tiny", {"direct_width": 32}, "less than embedding 32, found 32"),
     ],
 )
 def test_impossible_shapes_are_refused(preset, changes, match):

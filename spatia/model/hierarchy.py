@@ -157,7 +157,8 @@ class TissueLevel(TileLevel):
 class Fusion(nn.Module):
     """Eq. 4 (A22): ``z = z^c + attention(z^c over z^c, z^n, z^t)``; without attention, the mean of the three.
 
-    ``direct_width`` components of niche and tissue are also added as they are.
+    The last ``direct_width / 2`` values of each half of ``z`` are not the cell's but those of niche and tissue, through
+    a linear layer (ours; :class:`~spatia.model.shape.ModelShape`).
     """
 
     def __init__(self, shape: ModelShape) -> None:
@@ -169,10 +170,7 @@ class Fusion(nn.Module):
         n_above = ("cell", "niche", "tissue").index(shape.levels)
         self.direct = None
         if self.is_fused and n_above and shape.direct_width:
-            self.direct = nn.Sequential(
-                nn.Linear(n_above * shape.embedding, shape.direct_width, bias=False),
-                nn.Linear(shape.direct_width, shape.embedding, bias=False),
-            )
+            self.direct = nn.Linear(n_above * shape.embedding, shape.direct_width)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Return ``z`` (b, embedding) from each cell's (b, embedding) at one, two or three levels, the cell's first."""
@@ -183,7 +181,10 @@ class Fusion(nn.Module):
             return stacked.mean(1)
         n = len(stacked)
         z = self.look(levels[0], Runs((n,), (1,)), stacked.flatten(0, 1), Runs((n,), (len(levels),)))
-        return z if self.direct is None else z + self.direct(torch.cat(levels[1:], dim=1))
+        if self.direct is None:
+            return z
+        halves, above = z.unflatten(1, (2, -1)), self.direct(torch.cat(levels[1:], dim=1)).unflatten(1, (2, -1))
+        return torch.cat([halves[..., : -above.shape[2]], above], dim=2).flatten(1)
 
 
 class Inputs(Protocol):

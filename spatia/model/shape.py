@@ -48,8 +48,9 @@ class ModelShape:
     cross_attention
         Fuse image and gene tokens, and the three levels (eq. 4), by attention; otherwise pooled vectors are joined.
     direct_width
-        Beside attention, so many components of niche and tissue are added to ``z`` (ours), 0 = none: how much attention
-        takes of them depends on the cell, and a linear probe cannot undo that. Few, so that the cell keeps its room.
+        So many values of ``z``, half of them at the end of each half, are those of niche and tissue through a linear
+        layer (ours); 0 = none. How much attention takes of niche and tissue depends on the cell, which no linear probe
+        can undo; added to all values, they would blur what the others say of the cell.
     """
 
     image_width: int = 128
@@ -85,18 +86,21 @@ class ModelShape:
             raise ValueError("image_width, decoder_width and embedding should be multiples of 4 (2-D positions)")
         if self.levels not in ("cell", "niche", "tissue"):
             raise ValueError(f"levels should be cell, niche or tissue, found {self.levels!r}")
+        if self.direct_width % 2 or not 0 <= self.direct_width < self.embedding:
+            should_be = f"even, at least 0 and less than embedding {self.embedding}"
+            raise ValueError(f"direct_width should be {should_be}, found {self.direct_width}")
 
 
 PRESETS: dict[str, ModelShape] = {
     "tiny": ModelShape(
         image_width=32, image_depth=1, image_heads=2, decoder_width=32, decoder_heads=2,
-        gene_width=32, gene_depth=1, gene_heads=2, max_gene_tokens=24, embedding=32, tile_depth=1,
+        gene_width=32, gene_depth=1, gene_heads=2, max_gene_tokens=24, embedding=32, tile_depth=1, direct_width=4,
     ),
     "small": ModelShape(),
     "base": ModelShape(
         image_width=768, image_depth=12, image_heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16,
         gene_width=256, gene_depth=8, gene_heads=4, max_gene_tokens=1000, zero_gene_tokens=64, embedding=768,
-        dropout=0.1, tile_depth=12, niche_shrink=1, tissue_level=2,
+        dropout=0.1, tile_depth=12, niche_shrink=1, tissue_level=2, direct_width=64,
     ),
 }  # fmt: skip
 
