@@ -7,6 +7,7 @@ from scipy import sparse
 from spatia.measure.imputation import (
     hidden_genes,
     imputation_scores,
+    impute_by_chosen_neighbours,
     impute_by_neighbours,
     impute_by_ridge,
     log_counts,
@@ -131,6 +132,34 @@ def test_types_are_imputed_and_shuffled_genes_are_not():
     assert abs(np.mean(chance)) < 0.2
 
 
+def test_number_of_neighbours_and_scaling_are_chosen_on_train_cells():
+    (train, _), (test, _) = two_types(200), two_types(50, seed=1)
+    is_hidden = hidden_genes(12, 0.3, rng())
+    found = impute_by_chosen_neighbours(train, test, is_hidden, rng(), n_neighbors=[1, 40])
+    assert found == pytest.approx(impute_by_neighbours(train, test, is_hidden, 40, scaled=False))  # one is noisy
+    # all cells alike but for their depth, which scaling hides
+    depth = rng(2).choice([1, 4, 16], size=250)
+    counts = rng(3).poisson(3.0 * depth[:, None], size=(250, 12))
+    found = impute_by_chosen_neighbours(counts[:200], counts[200:], is_hidden, rng(), n_neighbors=[15])
+    assert found == pytest.approx(impute_by_neighbours(counts[:200], counts[200:], is_hidden, 15, scaled=False))
+    assert imputation_scores(counts[200:], found, is_hidden).mean > 0.8
+    # depth of its own for every cell: cells are alike whatever their depth
+    loud, loud_test = train[:, ~is_hidden] * rng(4).integers(1, 90, (200, 1)), test[:, ~is_hidden]
+    train[:, ~is_hidden] = loud
+    test[:, ~is_hidden] = loud_test * rng(5).integers(1, 90, (50, 1))
+    found = impute_by_chosen_neighbours(train, test, is_hidden, rng(), n_neighbors=[15])
+    assert found == pytest.approx(impute_by_neighbours(train, test, is_hidden, 15))
+
+
+def test_numbers_of_neighbours_that_a_fold_cannot_give_are_left_out():
+    train, _ = two_types(40)
+    is_hidden = hidden_genes(12, 0.3, rng())
+    found = impute_by_chosen_neighbours(train, train, is_hidden, rng(), n_neighbors=[20, 31])
+    assert any(np.allclose(found, impute_by_neighbours(train, train, is_hidden, 20, scaled=s)) for s in (True, False))
+    with pytest.raises(ValueError, match="expected at most 30, the train cells of a fold"):
+        impute_by_chosen_neighbours(train, train, is_hidden, rng(), n_neighbors=[31])
+
+
 # --- embeddings ---
 
 
@@ -148,7 +177,7 @@ def test_ridge_imputes_from_embeddings():
 def test_groups_and_generator_reach_the_probe():
     train, kind = two_types(60)
     is_hidden = hidden_genes(12, 0.3, rng())
-    z = np.eye(2)[kind] @ rng(3).normal(size=(2, 10)) + rng(4).normal(size=(60, 10))
+    z = 0.5 * np.eye(2)[kind] @ rng(3).normal(size=(2, 10)) + rng(4).normal(size=(60, 10))
 
     def first_value(seed, groups=None):
         return impute_by_ridge(z, train, z[:5], is_hidden, rng(seed), groups)[0, 0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from spatia.bench.regions import SCORES, Kind, Region, Task
 from spatia.measure.bootstrap import Interval, bootstrap, bootstrap_difference, resampled_pearson
-from spatia.measure.imputation import impute_by_neighbours, impute_by_ridge, log_counts
+from spatia.measure.imputation import impute_by_chosen_neighbours, impute_by_ridge, log_counts
 from spatia.measure.probes import probe_classes
 from spatia.measure.value_probes import probe_values
 
@@ -74,6 +74,9 @@ def impute(
 ) -> Iterator[Row]:
     """Yield a row per method, over all draws of hidden genes, and what ``judged`` ones have more than each other.
 
+    All methods learn from all cells of the train region, since the model has seen the counts of all of them; test
+    cells are those far from the edge.
+
     Parameters
     ----------
     hidden
@@ -83,21 +86,22 @@ def impute(
     judged
         The methods that are compared with all others.
     """
-    train, test = (region.counts[mask] for region, mask in _sides(pair))
+    n_train = len(pair.train.cell_ids)
+    train, test = pair.train.counts, pair.test.counts[pair.is_test[n_train:]]
+    group = pair.tissue[:n_train]
     predictions: dict[str, list[np.ndarray]] = {}
     truth = []
     for is_hidden, found in zip(hidden, arrays, strict=True):
         truth.append(log_counts(test[:, is_hidden]))
         visible = [log_counts(counts[:, ~is_hidden]) for counts in (train, test)]
         for name, (z_train, z_test) in {
-            **{name: (z[pair.is_train], z[pair.is_test]) for name, z in found.items()},
+            **{name: (z[:n_train], z[pair.is_test]) for name, z in found.items()},
             VISIBLE: (visible[0], visible[1]),
         }.items():
-            group = pair.tissue[pair.is_train]
-            generator = np.random.default_rng(0)
-            guess = impute_by_ridge(z_train, train, z_test, is_hidden, generator, group)
+            guess = impute_by_ridge(z_train, train, z_test, is_hidden, np.random.default_rng(0), group)
             predictions.setdefault(name, []).append(guess)
-        predictions.setdefault(NEIGHBOURS, []).append(impute_by_neighbours(train, test, is_hidden))
+        nearest = impute_by_chosen_neighbours(train, test, is_hidden, np.random.default_rng(0), group)
+        predictions.setdefault(NEIGHBOURS, []).append(nearest)
     whole = np.concatenate(truth, axis=1)
     joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
     for name, guess in joined.items():
@@ -107,11 +111,6 @@ def impute(
         if name not in judged:
             difference = bootstrap_difference(whole, joined[best], guess, resampled_pearson, np.random.default_rng(0))
             yield row(IMPUTATION[0], f"{best} minus {name}", IMPUTATION[1], difference, len(whole))
-
-
-def _sides(pair: Pair) -> list[tuple[Region, np.ndarray]]:
-    n = len(pair.train.cell_ids)
-    return [(pair.train, pair.is_train[:n]), (pair.test, pair.is_test[n:])]
 
 
 def row(task: str, method: str, metric: str, interval: Interval, n: int) -> Row:

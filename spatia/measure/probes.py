@@ -23,7 +23,7 @@ from spatia.measure.scores import balanced_accuracy
 Matrix = NDArray[np.floating]
 
 # l2 penalty per cell: mean loss + strength / 2 * |w|^2
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 N_FOLDS = 4
 MAX_ITERATIONS = 300
 PATIENCE = 2  # strengths in a row that are no better

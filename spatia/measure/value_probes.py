@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spatia.measure.probes import N_FOLDS, STRENGTHS, Matrix, Standardiser, check_rows, inner_folds
+from spatia.measure.probes import N_FOLDS, Matrix, Standardiser, check_rows, inner_folds
+
+# l2 penalty per cell, as there; hundreds of noisy counts as features ask for more than 1
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True)
