@@ -93,7 +93,7 @@ def impute_by_chosen_neighbours(
     groups: ArrayLike | None = None,
     n_neighbors: Sequence[int] = NUMBERS_OF_NEIGHBORS,
 ) -> NDArray[np.float64]:
-    """Return :func:`impute_by_neighbours` with the number of neighbours, and ``scaled``, chosen on train cells held out.
+    """Return :func:`impute_by_neighbours`, the number of neighbours and ``scaled`` chosen on train cells held out.
 
     What is chosen has the smallest squared error of all held-out folds, each gene's relative to its variance.
 
