@@ -108,7 +108,7 @@ def test_a_table_has_a_row_per_model_with_mean_and_spread_and_names_what_is_miss
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert "| model | z | other |" in lines
     assert "| ours | 0.500 ± 0.141 | — |" in lines
-    assert "| theirs | — | 0.300 |" in lines
+    assert "| theirs | — | 0.300 (1 of 2) |" in lines
     assert len(pd.read_csv(tmp_path / "all.tsv", sep="\t")) == 3
 
 

@@ -29,10 +29,18 @@ def test_mean_and_spread_over_seeds_by_hand(tmp_path, files):
     assert compare(tmp_path, files, ["full", "full", "contrast: none"], [0, 1, 0]) == 0
     text = (tmp_path / "table.md").read_text()
     assert "| full | 40 | 0.300 ± 0.141 |" in text
-    assert "| contrast: none | 40 | 0.700 |" in text
+    assert "| contrast: none | 40 | 0.700 (1 of 2) |" in text  # one seed is missing
     assert "| (control) | 40 | 1.000 ± 0.000 |" in text
     rows = pd.read_csv(tmp_path / "all.tsv", sep="\t")
     assert rows.loc[rows["method"] == "spatia", "seed"].tolist() == [0, 1, 0]
+
+
+def test_means_over_unlike_numbers_of_transitions_say_so(tmp_path, files):
+    two = write_scores(tmp_path / "two.tsv", 0.4, note="mean of 2 transitions; n is the smallest")
+    assert compare(tmp_path, [files[0], two], ["full", "other"], [0, 0]) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert "| full (12 features, 0 dropped) | 40 | 0.200 |" in text
+    assert "| other (mean of 2 transitions; n is the smallest) | 40 | 0.400 |" in text
 
 
 def test_what_a_generator_draws_untold_has_a_row_of_its_own(tmp_path, files):

@@ -74,6 +74,9 @@ def test_the_control_as_output_moves_nowhere():
     assert found[CONTROL, "shift_slope"].value == 0
     assert found[CONTROL, "shift_pearson"].value == 0
     assert abs(found[CONTROL, "wass_corr"].value) < 1e-9
+    found = score({}, controls=spoiled(cells(80, 0, 0), [3]))  # also where one could not be measured
+    assert (found[CONTROL, "shift_pearson"].value, found[CONTROL, "shift_slope"].value) == (0, 0)
+    assert found[CONTROL, "failed_share"].value == pytest.approx(1 / 60)  # of the 60 that were drawn
 
 
 def test_the_mean_target_is_right_on_average_and_wrong_as_a_distribution():

@@ -195,7 +195,9 @@ def score_output(
     method: str, cells: CellSet, weights: Values, arena: Arena, settings: Settings, generator: np.random.Generator
 ) -> list[Score]:
     """Return the scores of one method's cells."""
-    found = score_features(arena.scale.output(cells), weights, arena)
+    # controls given back move nowhere, also where one could not be measured, which an output would pay for
+    output = arena.controls if method == CONTROL else arena.scale.output(cells)
+    found = score_features(output, weights, arena)
     found["failed_share"] = weights @ ~cells.is_segmented / weights.sum(axis=1)
     found |= score_images(cells.embedding, weights, arena, settings, generator)
     note = f"{int(arena.scale.is_kept.sum())} features, {arena.scale.n_dropped} dropped"

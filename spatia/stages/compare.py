@@ -74,16 +74,19 @@ def render_transition(dataset: str, transition: str, rows: pd.DataFrame) -> str:
     if rows["value"].isna().all():
         return f"{title}\n\nNot scored: {rows['note'].iloc[0]}."
     metrics = list(rows["metric"].unique())
-    is_drawn = rows["method"].isin([SPATIA, UNCONDITIONAL])
+    is_drawn, n_seeds = rows["method"].isin([SPATIA, UNCONDITIONAL]), rows["seed"].nunique()
     groups = [
-        (str(model) if method == SPATIA else f"{model}, {method}", own)
+        (str(model) if method == SPATIA else f"{model}, {method}", own, n_seeds)
         for (method, model), own in rows[is_drawn].groupby(["method", "model"], sort=False)
     ]
-    groups += [(f"({name})", own) for name, own in rows[~is_drawn].groupby("method", sort=False)]
+    n_controls = len(rows[["model", "seed"]].drop_duplicates())
+    groups += [(f"({name})", own, n_controls) for name, own in rows[~is_drawn].groupby("method", sort=False)]
+    is_uneven = transition == MACRO and rows["note"].nunique() > 1  # means over unlike numbers of transitions
     lines = [f"| model | N | {' | '.join(metrics)} |", "|" + "---|" * (len(metrics) + 2)]
-    for name, own in groups:
-        cells = [show_spread(own.loc[own["metric"] == metric, "value"]) for metric in metrics]
+    for name, own, n_expected in groups:
+        cells = [show_spread(own.loc[own["metric"] == metric, "value"], n_expected) for metric in metrics]
         n = "-".join(map(str, sorted({int(own["n"].min()), int(own["n"].max())})))
-        lines.append(f"| {name} | {n} | {' | '.join(cells)} |")
+        notes = f" ({'; '.join(sorted(own['note'].unique()))})" if is_uneven else ""
+        lines.append(f"| {name}{notes} | {n} | {' | '.join(cells)} |")
     seeds = ", ".join(map(str, sorted(rows["seed"].unique())))
     return "\n".join([title, "", *lines, "", f"Mean ± sd over seeds {seeds}; control rows in brackets."])

@@ -67,17 +67,18 @@ def render(scores: pd.DataFrame) -> str:
         ]
         for model in models:
             own = rows[rows["model"] == model]
-            cells = [show_spread(own.loc[own["method"] == method, "value"]) for method in methods]
+            cells = [show_spread(own.loc[own["method"] == method, "value"], len(seeds)) for method in methods]
             lines.append(f"| {model} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     versions = ", ".join(sorted(scores["version"].astype(str).unique()))
     return "\n\n".join(parts) + f"\n\nspatia {versions}; {', '.join(sorted(scores['note'].unique()))}\n"
 
 
-def show_spread(values: pd.Series) -> str:
-    """Return mean and sd as text."""
+def show_spread(values: pd.Series, n_expected: int) -> str:
+    """Return mean and sd as text; of how many, if they are fewer than expected."""
     values = values.dropna()
     if values.empty:
         return MISSING
     spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{spread}"
+    few = f" ({len(values)} of {n_expected})" if len(values) < n_expected else ""
+    return f"{values.mean():.3f}{spread}{few}"
