@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def _run(stage: object, verb: str, args: argparse.Namespace) -> int:
 def _start_logging(file: Path | None) -> None:
     logging.captureWarnings(True)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if file is not None:
+    if file is not None and os.environ.get("RANK", "0") == "0":  # torchrun's other processes would overwrite it
         file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, mode="w", encoding="utf-8"))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers, force=True)

@@ -57,6 +57,11 @@ class TileParams:
     niche_px: int = 256
     niches_per_tissue: int = 4
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} should be at least 1, found {value}")
+
 
 @dataclass(frozen=True)
 class PretrainParams:

@@ -34,6 +34,14 @@ def raise_(error):
     return action
 
 
+@pytest.mark.parametrize(("rank", "is_written"), [(None, True), ("0", True), ("1", False)])
+def test_one_of_several_processes_writes_the_log(monkeypatch, tmp_path, rank, is_written):
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    cli._start_logging(tmp_path / "logs" / "run.log")
+    assert (tmp_path / "logs" / "run.log").exists() == is_written
+
+
 def test_done_is_status_0(monkeypatch):
     assert run_with(monkeypatch, lambda args: None) == 0
 

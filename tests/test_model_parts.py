@@ -8,6 +8,8 @@ from timm.models.vision_transformer import Block
 from toy_model import make_model, make_view, open_toys, tiny_shape, toy_slides
 
 from spatia.learn.checkpoint import count_parameters
+from spatia.learn.devices import Machine
+from spatia.learn.embedding import reconstruct_cells
 from spatia.learn.objective import joint_losses, reconstruct
 from spatia.learn.settings import NOTHING_HIDDEN, MaskParams
 from spatia.model.genes import GeneDecoder, GeneEncoder, GeneTokens
@@ -253,6 +255,19 @@ def test_every_switch_changes_the_result(slides, plain_losses, name, value):
     assert all(torch.isfinite(torch.tensor(list(found.values()))))
 
 
+@pytest.mark.parametrize(("mask_ratio", "n"), [(0.75, 4), (0.0, 0)])
+def test_cells_are_filled_where_patches_were_hidden(slides, mask_ratio, n):
+    dataset = open_toys(slides[:1])
+    machine = Machine(torch.device("cpu"), torch.float32)
+    found = reconstruct_cells(make_model(dataset, tiny_shape()), dataset, machine, 4, mask_ratio, 0)
+    assert found.original.shape == found.reconstructed.shape == (n, 2, 128, 128)
+    assert ((found.original != found.masked).flatten(1).any(1)).all()
+    untouched = found.original == found.masked
+    assert torch.equal(
+        found.reconstructed[untouched & (found.masked > 0)], found.original[untouched & (found.masked > 0)]
+    )
+
+
 def test_the_end_of_each_half_of_z_is_of_niche_and_tissue_alone():
     torch.manual_seed(0)
     fusion = Fusion(tiny_shape(embedding=32, direct_width=4))
@@ -293,6 +308,8 @@ def test_the_image_decoder_is_asked_for_hidden_patches_only(dataset):
         ("tiny", {"image_width": 33}, "image_width should be a multiple of image_heads"),
         ("tiny", {"levels": "organ"}, "organ"),
         ("tiny", {"embedding": 34, "gene_heads": 1}, "multiples of 4"),
+        ("tiny", {"image_heads": 0}, "image_heads should be at least 1, found 0"),
+        ("tiny", {"niche_shrink": 0}, "niche_shrink should be at least 1, found 0"),
         ("tiny", {"direct_width": 3}, "direct_width should be even, .*, found 3"),
         ("tiny", {"direct_width": 32}, "less than embedding 32, found 32"),
     ],

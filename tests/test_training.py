@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_model import make_model, make_view, open_toys, tiny_shape, toy_slides
+from toy_model import SIZES, make_model, make_view, open_toys, tiny_shape, toy_slides
 
+from spatia.config import PretrainParams
 from spatia.errors import SpatiaError
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.objective import LOSS_NAMES, cell_losses, joint_losses, tile_losses, total_loss
+from spatia.learn.parallel import Group, join_group
 from spatia.learn.settings import NOTHING_HIDDEN, LossWeights, MaskParams
 from spatia.learn.statistics import fit_statistics
 from spatia.learn.training import Phase, Recipe, Trainer, add_sums, learning_rate
 from spatia.learn.views import ViewDataset, seed_of
+from spatia.stages.pretrain import TrainingData, check_sizes, fingerprint
 
 CPU = Machine(torch.device("cpu"), torch.float32)
 RECIPE = Recipe(1e-3, 2, 0.05, 1.0, 1, LossWeights(), seed=3)
@@ -139,6 +142,60 @@ def test_a_state_of_another_training_is_not_taken_up(slides, tmp_path):
     trainer = Trainer(model, make_phases(slides, model), recipe, CPU, work=tmp_path / "work", fingerprint="other")
     trainer.resume()
     assert trainer.progress.total_steps == 0
+
+
+def test_rows_from_before_an_interruption_are_told_again(slides, tmp_path):
+    recipe = dataclasses.replace(RECIPE, save_every_s=0.0)
+    train(slides, recipe, tmp_path / "work", epochs=2, stop_at=6)
+    told = []
+    model = make_model(open_toys(slides, tiles=False), tiny_shape(dropout=0.1))
+    phases = make_phases(slides, model, epochs=2)
+    rows = Trainer(model, phases, recipe, CPU, work=tmp_path / "work", fingerprint="f", on_row=told.append).run()
+    assert len(rows) == 6
+    assert told == rows
+
+
+def test_a_training_goes_on_only_with_the_same_data(slides, monkeypatch):
+    params = PretrainParams(preset="tiny", model=SIZES)
+    data = TrainingData([slide.files for slide in slides], [], params)
+
+    def found(stain_level=0.0, **changes):
+        model = make_model(data.cells, dataclasses.replace(params.shape(), **changes))
+        model.stain_mean += stain_level
+        return fingerprint(params, data, Group(), model)
+
+    assert found() == found()
+    others = {found(0.01), found(profile=False)}
+    monkeypatch.setattr(data.cells, "stains", (*data.cells.stains[1:], "another"))
+    others.add(found())
+    monkeypatch.setattr("spatia.stages.pretrain.FORMAT", 0)
+    others.add(found())
+    monkeypatch.undo()
+    assert len(others - {found()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"patch_px": 12}, "crops are 128 px wide, expected a multiple of patch_px = 12"),
+        ({"tile_patch_px": 12, "niche_shrink": 1}, r"niche tiles are \d+ px wide, .* = 12"),
+        ({"tissue_level": 9}, r"tissue tiles are \d+ px wide"),
+    ],
+)
+def test_patches_that_do_not_fill_their_images_are_refused_at_once(slides, changes, match):
+    cells = open_toys(slides, tiles=False)
+    with pytest.raises(SpatiaError, match=match):
+        check_sizes(tiny_shape(**changes), cells)
+    check_sizes(tiny_shape(), cells)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SpatiaError, match="found 1 GPUs for process 2 of this node"):
+        join_group("auto")
 
 
 def test_a_history_row_per_epoch_and_phase(slides):

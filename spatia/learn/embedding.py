@@ -139,6 +139,9 @@ def reconstruct_cells(
     mask = dataclasses.replace(NOTHING_HIDDEN, mask_ratio=mask_ratio, full_share=0.0)
     batch = cells[0, len(cells.plan(0)) // 2]
     view = _view(model, cells, batch, mask, seed)
+    if not view.cells.hidden.n:
+        none = torch.zeros(0, len(cells.stains), cells.window_px, cells.window_px, dtype=torch.uint8)
+        return Reconstructions(torch.zeros(0, dtype=torch.long), none, none, none)
     on_device = move(view, machine.device)
     with machine.autocast():
         codes = model.cell(on_device.cells.patches, on_device.cells.genes)

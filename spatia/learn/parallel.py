@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from spatia.errors import SpatiaError
+
 BUCKET_ELEMENTS = 1 << 24
 
 
@@ -35,15 +37,26 @@ def join_group(device: str) -> Group:
     on_gpu = torch.cuda.is_available() and device != "cpu"
     group = Group(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]))
     if on_gpu:
+        if group.local_rank >= torch.cuda.device_count():
+            raise SpatiaError(
+                f"processes: expected at most one per GPU, found {torch.cuda.device_count()} GPUs for process "
+                f"{group.local_rank + 1} of this node; lower `processes`, or set `device: cpu`"
+            )
         torch.cuda.set_device(group.local_rank)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     return group
 
 
-def leave_group(group: Group) -> None:
-    """Wait for the others and part."""
+def wait_for_all(group: Group) -> None:
+    """Return when every process has come here."""
     if group.size > 1:
         dist.barrier()
+
+
+def leave_group(group: Group) -> None:
+    """Wait for the others and part."""
+    wait_for_all(group)
+    if group.size > 1:
         dist.destroy_process_group()
 
 

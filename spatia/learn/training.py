@@ -19,7 +19,7 @@ from spatia.errors import SpatiaError
 from spatia.learn.devices import Machine, move
 from spatia.learn.objective import LOSS_NAMES, Losses, Objective, total_loss
 from spatia.learn.order import BatchOrder
-from spatia.learn.parallel import Group, average_gradients, sum_over
+from spatia.learn.parallel import Group, average_gradients, sum_over, wait_for_all
 from spatia.learn.settings import LossWeights
 from spatia.learn.steps import StateFile, make_adamw, schedule
 from spatia.learn.view import BatchView
@@ -138,6 +138,9 @@ class Trainer:
             If a loss is not finite, an epoch has no step, or the stored state belongs to another training.
         """
         self.resume()
+        wait_for_all(self.group)  # the first process may end, and take the state away, before another has read it
+        for row in self.progress.rows:
+            self.on_row(row)
         while self.progress.phase < len(self.phases):
             phase = self.phases[self.progress.phase]
             if self.optimizer is None:

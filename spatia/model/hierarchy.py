@@ -123,7 +123,8 @@ class NicheLevel(TileLevel):
             Of the n niche tiles.
         """
         n = token_runs.n_sequences
-        total = torch.zeros(n, z_cell.shape[1], dtype=z_cell.dtype, device=z_cell.device).index_add(0, niche, z_cell)
+        # float32: under autocast a sum of a hundred bfloat16 rows would lose more than their rounding
+        total = torch.zeros(n, z_cell.shape[1], device=z_cell.device).index_add(0, niche, z_cell.float())
         mean = total / niche.bincount(minlength=n)[:, None].clamp(min=1)
         return self.look(mean, Runs((n,), (1,)), tokens, token_runs)
 

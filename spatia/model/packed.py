@@ -72,7 +72,8 @@ class Runs:
 
     def lengths_of(self, device: torch.device | str = "cpu") -> Tensor:
         """Return (b,) lengths."""
-        lengths, counts = (torch.tensor(numbers, device=device) for numbers in (self.lengths, self.counts))
+        numbers = (self.lengths, self.counts)
+        lengths, counts = (torch.tensor(some, dtype=torch.long, device=device) for some in numbers)
         return lengths.repeat_interleave(counts)
 
 

@@ -11,6 +11,11 @@ Shape = TypeVar("Shape")
 Preset = Literal["tiny", "small", "base"]
 Levels = Literal["cell", "niche", "tissue"]
 
+_AT_LEAST_ONE = (
+    "image_width", "image_depth", "image_heads", "decoder_width", "decoder_depth", "decoder_heads", "gene_width",
+    "gene_depth", "gene_heads", "max_gene_tokens", "embedding", "patch_px", "tile_patch_px", "tile_depth",
+    "niche_shrink",
+)  # fmt: skip
 _WIDTHS_OF_HEADS = (
     ("image_width", "image_heads"),
     ("decoder_width", "decoder_heads"),
@@ -78,6 +83,9 @@ class ModelShape:
     direct_width: int = 16
 
     def __post_init__(self) -> None:
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be at least 1, found {getattr(self, name)}")
         for width, heads in _WIDTHS_OF_HEADS:
             if getattr(self, width) % getattr(self, heads):
                 found = f"{width} {getattr(self, width)} and {heads} {getattr(self, heads)}"

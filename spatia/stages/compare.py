@@ -81,7 +81,7 @@ def render_transition(dataset: str, transition: str, rows: pd.DataFrame) -> str:
     ]
     n_controls = len(rows[["model", "seed"]].drop_duplicates())
     groups += [(f"({name})", own, n_controls) for name, own in rows[~is_drawn].groupby("method", sort=False)]
-    is_uneven = transition == MACRO and rows["note"].nunique() > 1  # means over unlike numbers of transitions
+    is_uneven = transition == MACRO and len(rows["note"].unique()) > 1  # means over unlike numbers of transitions
     lines = [f"| model | N | {' | '.join(metrics)} |", "|" + "---|" * (len(metrics) + 2)]
     for name, own, n_expected in groups:
         cells = [show_spread(own.loc[own["metric"] == metric, "value"], n_expected) for metric in metrics]

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from spatia.config import PretrainParams, load_params
+from spatia.errors import SpatiaError
 from spatia.io import read_table, write_table
-from spatia.learn.checkpoint import Vocabulary, write_checkpoint
+from spatia.learn.checkpoint import FORMAT, Vocabulary, write_checkpoint
 from spatia.learn.compiling import compile_parts
 from spatia.learn.dataset import CellDataset, LoadParams
 from spatia.learn.devices import choose_machine
@@ -34,6 +35,7 @@ from spatia.learn.statistics import fit_statistics
 from spatia.learn.training import Phase, Recipe, Trainer
 from spatia.learn.views import ViewDataset
 from spatia.model.hierarchy import Spatia
+from spatia.model.shape import ModelShape
 
 log = logging.getLogger("spatia.pretrain")
 
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         recipe_of(params),
         machine,
         group,
-        fingerprint(params, data, group),
+        fingerprint(params, data, group, model),
         args.work,
         tensorboard_writer(args.tensorboard if group.is_first else None),
     )
@@ -109,6 +111,7 @@ class TrainingData:
     def __init__(self, train: Sequence[SlideFiles], val: Sequence[SlideFiles], params: PretrainParams) -> None:
         self.params, self.train, self.val = params, train, val
         self.cells = CellDataset(train, self._load(params.cells_per_batch, tiles=False))
+        check_sizes(params.shape(), self.cells)
 
     def _load(self, cells_per_batch: int, tiles: bool, shuffle: bool = True) -> LoadParams:
         return LoadParams(
@@ -180,6 +183,25 @@ class TrainingData:
         )
 
 
+def check_sizes(shape: ModelShape, cells: CellDataset) -> None:
+    """Refuse a model whose patches do not fill crops and tiles, before anything is trained."""
+    slide = cells.slides[0]
+    tissue_px, shrink = slide.niche_px * slide.niches_per_tissue, 2**shape.tissue_level
+    sizes = [("crops", cells.window_px, "patch_px", shape.patch_px)]
+    if shape.levels != "cell":
+        sizes.append(
+            ("niche tiles", slide.niche_px, "niche_shrink * tile_patch_px", shape.niche_shrink * shape.tile_patch_px)
+        )
+    if shape.levels == "tissue":
+        sizes.append(("tissue tiles", tissue_px, "2^tissue_level * tile_patch_px", shrink * shape.tile_patch_px))
+    for what, side, name, step in sizes:
+        if side % step:
+            raise SpatiaError(
+                f"pretrain: {what} are {side} px wide, expected a multiple of {name} = {step}; change `model` in "
+                f"pretrain.yaml, or the sizes in crop.yaml and tile.yaml"
+            )
+
+
 def recipe_of(params: PretrainParams) -> Recipe:
     """Return how steps are taken."""
     return Recipe(
@@ -207,10 +229,18 @@ def start_from_public_weights(model: Spatia, params: PretrainParams, vocabulary:
     return origins
 
 
-def fingerprint(params: PretrainParams, data: TrainingData, group: Group) -> str:
-    """Return text that is the same exactly when an interrupted training may be continued."""
+def fingerprint(params: PretrainParams, data: TrainingData, group: Group, model: Spatia) -> str:
+    """Return text that is the same exactly when an interrupted training may be continued.
+
+    ``model`` as it is before the first step: its statistics of the training cells change with their pixels.
+    """
     settings = dataclasses.asdict(params)
     for name in ("workers", "save_every_s", "device", "allow_cpu"):
         del settings[name]
-    text = json.dumps([settings, data.cells.fingerprint(), [files.name for files in data.val], group.size])
-    return hashlib.sha256(text.encode()).hexdigest()
+    known = [FORMAT, data.cells.stains, data.cells.genes, [files.name for files in data.val], group.size]
+    digest = hashlib.sha256(json.dumps([settings, data.cells.fingerprint(), *known]).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+    for buffer in (*model.buffers(),):
+        digest.update(buffer.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
