@@ -3,10 +3,11 @@
     python benchmarks/spatial_conditioning.py runs/planted --train planted_1 planted_2 --test planted_5
 
 Beside the run's generator, others are trained with less context and otherwise the same parameters; they and their
-images are kept in ``--work`` and used again: remove that folder when embeddings, pairs or parameters have changed. On the simulator's counterfactuals, each cell's cosine of generated and
-true feature shift is compared, in pairs, apart for cells where the target state was planted to look different in their
-niche and for all others. The bars: with an effect, without the surroundings it is worse (interval of the difference
-above 0); without an effect, the two are equivalent (interval of the ratio within 0.9 to 1.1).
+images are kept in ``--work`` and used again: remove that folder when embeddings, pairs or parameters have changed. On
+the simulator's counterfactuals, each cell's cosine of generated and true feature shift is compared, in pairs, apart for
+cells where the target state was planted to look different in their niche and for all others. The bars: with an effect,
+without the surroundings it is worse (interval of the difference above 0); without an effect, the two are equivalent
+(interval of the ratio within 0.9 to 1.1).
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+from typing import Any
 
 
 def available_cpus() -> int:
@@ -21,3 +23,14 @@ def return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; elsewhere there is nothing to call
     if trim is not None:
         trim(0)
+
+
+def release_pages(mapped: Any) -> None:
+    """Give back the memory that pages of a mapped file take, here only: they stay in the system's cache.
+
+    ``mapped`` is an array over a file; of any other array nothing is released.
+    """
+    while mapped is not None and not isinstance(mapped, mmap.mmap):
+        mapped = getattr(mapped, "base", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on every system; what stays is harmless
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -28,6 +28,7 @@ _MASKS: dict[Variant, MaskParams] = {
     "image": dataclasses.replace(NOTHING_HIDDEN, drop_genes=1.0, drop_together=1.0),
     "genes": dataclasses.replace(NOTHING_HIDDEN, drop_image=1.0, drop_together=1.0),
 }
+RELEASE_EVERY = 16  # batches; pages of mapped files would add up to the size of the slide
 CACHE_MB = 64  # batches come in the order of storage: a chunk is read once
 
 
@@ -76,7 +77,10 @@ def embed_cells(
         (genes,) bool, genes of the model that are treated as if no panel had them.
     """
     model.eval()
-    for key in BatchOrder(cells):
+    for n_done, key in enumerate(BatchOrder(cells)):
+        if n_done % RELEASE_EVERY == 0:
+            for slide in cells.slides:
+                slide.release_pages()
         batch = cells[key]
         if hidden is not None:
             batch = dataclasses.replace(batch, on_panel=batch.on_panel & ~hidden)

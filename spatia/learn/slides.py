@@ -16,6 +16,7 @@ from spatia import keys
 from spatia.cells.crops import Crops, mask_bytes_of, open_crops
 from spatia.errors import SpatiaError
 from spatia.io import read_json, read_table
+from spatia.machine import release_pages
 
 TILES_FORMAT = 1
 
@@ -56,6 +57,11 @@ class CountRows:
     indices: NDArray[np.integer]
     values: NDArray[np.number]
 
+    def release_pages(self) -> None:
+        """Give back the memory that what was read takes."""
+        release_pages(self.indices)
+        release_pages(self.values)
+
     def take(
         self, rows: NDArray[np.int64], place: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
@@ -95,6 +101,13 @@ class Slide:
     rows: NDArray[np.int64]
     niche_rows: NDArray[np.int64]
     niche_starts: NDArray[np.int64]
+
+    def release_pages(self) -> None:
+        """Give back the memory that mapped files take: all that was read of them counts as the process' otherwise."""
+        for mapped in (self.crops.pixel_bytes, self.crops.mask_bytes):
+            release_pages(mapped)
+        for counts in (self.cell_counts, self.niche_counts, self.tissue_counts):
+            counts.release_pages()
 
     @cached_property
     def boxes(self) -> NDArray[np.int64]:
