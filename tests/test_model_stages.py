@@ -10,7 +10,7 @@ import yaml
 from toy_run import run_stages
 
 from spatia.cli import main
-from spatia.learn.checkpoint import read_checkpoint
+from spatia.learn.checkpoint import FORMAT, read_checkpoint
 
 TINY = {
     "preset": "tiny",
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_one_line(run, tmp_path, capsys):
     for name, damage, match in (
         ("missing", lambda folder: (folder / "model.safetensors").unlink(), "expected the tensors"),
         ("cut", lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 50), "damaged"),
-        ("format", lambda folder: edit(folder, format=99), "expected format 3, found 99"),
+        ("format", lambda folder: edit(folder, format=99), f"expected format {FORMAT}, found 99"),
         ("sizes", lambda folder: edit_shape(folder, image_width=64), "expected tensors as model.json describes"),
         ("none", shutil.rmtree, "expected a JSON file, found no such file"),
     ):
