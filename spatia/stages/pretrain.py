@@ -241,6 +241,6 @@ def fingerprint(params: PretrainParams, data: TrainingData, group: Group, model:
     digest = hashlib.sha256(json.dumps([settings, data.cells.fingerprint(), *known]).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-    for buffer in (*model.buffers(),):
+    for buffer in model.buffers():
         digest.update(buffer.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
