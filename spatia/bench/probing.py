@@ -27,12 +27,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pair:
-    """Train and test region in one line, and which cells of them take part."""
+    """Train and test region in one line, and which cells are judged."""
 
     train: Region
     test: Region
     tissue: np.ndarray  # numbered over both regions
-    is_train: np.ndarray
     is_test: np.ndarray
 
     @property

@@ -110,7 +110,7 @@ def make_pair(train: Region, test: Region, edges: tuple[str, str], buffer_px: fl
     """Return both regions in one line."""
     split = split_regions(train, test, edges, buffer_px)
     tissue = np.concatenate([train.tissue, test.tissue + train.tissue.max() + 1])
-    return Pair(train, test, tissue, split.train, split.test)
+    return Pair(train, test, tissue, split.test)
 
 
 def image_rows(embed: Embedder, pair: Pair, edges: tuple[str, str], buffer_px: float) -> Iterator[Row]:
