@@ -172,6 +172,31 @@ def test_niche_and_tissue_counts_are_sums_over_all_their_cells(dataset, slides):
             np.testing.assert_array_equal(tissue_sums[batch.tissue[k]], widen(tissue_sum, slide.genes, GENES))
 
 
+def test_other_batches_of_the_same_cells_share_what_is_open(slides):
+    files = [slide.files for slide in slides]
+    first, other = CellDataset(files, SMALL), dataclasses.replace(SMALL, whole="tissue", cells_per_batch=40)
+    shared, alone = first.loaded_as(other), CellDataset(files, other)
+    assert shared.slides is first.slides
+    assert first.params == SMALL
+    assert shared.fingerprint() == alone.fingerprint() != first.fingerprint()
+    assert [batch.cell_id for batch in batches_of(shared)] == [batch.cell_id for batch in batches_of(alone)]
+
+
+def test_the_counts_around_a_cell_are_of_the_whole_slide(slides):
+    dataset = CellDataset([slide.files for slide in slides], dataclasses.replace(SMALL, around=True))
+    n_outside = 0
+    for batch in batches_of(dataset):
+        cells = list(owners(batch, slides))
+        for k, (slide, row) in enumerate(cells):
+            distance = np.hypot(slide.cells.x_um - slide.cells.x_um[row], slide.cells.y_um - slide.cells.y_um[row])
+            near = (distance <= 40) & (np.arange(len(distance)) != row)
+            expected = widen(slide.counts[near].sum(0), slide.genes, GENES)
+            np.testing.assert_array_equal(batch.around[k], expected)
+            n_outside += len(set(np.flatnonzero(near)) - {other for owner, other in cells if owner is slide})
+    assert n_outside  # neighbours that the batch does not have
+    assert dataset[0, 0].niche_tiles is None is CellDataset([slides[0].files], SMALL)[0, 0].around
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_tiles_and_context_equal_the_slide(slides, level):
     params = dataclasses.replace(SMALL, tiles=True, tissue_level=level, context=True)

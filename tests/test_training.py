@@ -47,7 +47,7 @@ def make_phases(slides, model, epochs=1, mask=None, cells_per_batch=24):
         return Phase(name, epochs, objective, views, None, parts)
 
     return [
-        phase("cell", cell_losses, cells, (model.cell,), 0),
+        phase("cell", cell_losses, cells, (model.cell, model.profile), 0),
         phase("tile", tile_losses, whole, (model.niche.image, model.niche.image_decoder), 1),
         phase("joint", joint_losses, whole, (model,), 2),
     ]
@@ -153,6 +153,33 @@ def test_rows_from_before_an_interruption_are_told_again(slides, tmp_path):
     rows = Trainer(model, phases, recipe, CPU, work=tmp_path / "work", fingerprint="f", on_row=told.append).run()
     assert len(rows) == 6
     assert told == rows
+
+
+def test_what_a_phase_asks_for_is_what_it_trains(slides):
+    params = PretrainParams(preset="tiny", model=SIZES, tile_epochs=1)
+    data = TrainingData([slide.files for slide in slides], [], params)
+    model = make_model(data.cells, params.shape())
+    for phase in data.phases(model):
+        model.zero_grad()
+        losses = phase.objective(model, phase.train[0, 0], torch.Generator().manual_seed(0))
+        total_loss(losses, params.loss).backward()
+        trained = {id(parameter) for part in phase.parts for parameter in part.parameters()}
+        asked = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        assert asked
+        assert not {name for name, p in model.named_parameters() if name in asked and id(p) not in trained}, phase.name
+
+
+def test_a_stain_that_comes_late_has_statistics_of_its_own(slides, monkeypatch):
+    dataset = open_toys(slides, tiles=False, shuffle=False, cells_per_batch=10)
+    model = make_model(dataset)
+    fit_statistics(model, dataset)
+    monkeypatch.setattr("spatia.learn.statistics.N_CELLS", 1)
+    short = make_model(dataset)
+    fit_statistics(short, dataset)
+    late = [stain not in slides[0].stains for stain in dataset.stains]
+    assert any(late)
+    assert torch.allclose(short.stain_mean[late], model.stain_mean[late], atol=0.1)
+    assert not torch.equal(short.stain_mean, model.stain_mean)
 
 
 def test_a_training_goes_on_only_with_the_same_data(slides, monkeypatch):

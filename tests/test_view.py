@@ -276,13 +276,17 @@ def test_profiles_of_stains_the_slide_lacks_do_not_count(dataset):
     assert torch.equal(view.cells.profile.isnan().sum(1), n_missing * 8)
 
 
-def test_the_counts_around_a_cell_by_hand(dataset):
+def test_the_counts_around_cells_stay_with_their_cells(dataset):
+    batch, view = dataset[0, 0], make_view(dataset, make_model(dataset))
+    assert not torch.equal(view.cells.order, torch.arange(len(batch)))
+    assert torch.equal(view.around, batch.around[view.cells.order])
+
+
+def test_niches_lie_on_the_grid_of_the_tissue_tokens(dataset):
     batch = dataset[0, 0]
-    found = make_view(dataset, make_model(dataset)).around
-    order = make_view(dataset, make_model(dataset)).cells.order.tolist()
-    counts, slide, place = batch.counts.dense(), batch.slide.tolist(), batch.position_um.numpy().astype(float)
-    for row, cell in enumerate(order):
-        near = [k for k in range(len(batch)) if k != cell and slide[k] == slide[cell]
-                and np.hypot(*(place[k] - place[cell])) <= 40]  # fmt: skip
-        assert torch.equal(found[row], counts[near].sum(0))
-    assert found.sum() > 0
+    n_tokens = dataset.slides[0].niche_px // 2 // 64  # of the toy's tiles: level 1, patches of 64 px
+    assert n_tokens == 2
+    expected = batch.niche_place * 2 + 0.5
+    assert torch.equal(make_view(dataset, make_model(dataset)).niche_place, expected)
+    coarse = make_model(dataset, tiny_shape(tile_patch_px=128))
+    assert torch.equal(make_view(dataset, coarse).niche_place, batch.niche_place.float())

@@ -32,7 +32,8 @@ def toy_slides(folder: Path) -> tuple[ToySlide, ToySlide]:
 
 def open_toys(slides: tuple[ToySlide, ...], tiles: bool = True, **load: object) -> CellDataset:
     """Open slides as the joint phase does, or as the cell phase does (without tiles)."""
-    params = LoadParams(cells_per_batch=24, whole="tissue" if tiles else "niche", tiles=tiles, tissue_level=1)
+    whole = "tissue" if tiles else "niche"
+    params = LoadParams(cells_per_batch=24, whole=whole, tiles=tiles, tissue_level=1, around=tiles)
     return CellDataset([slide.files for slide in slides], dataclasses.replace(params, **load))
 
 

@@ -79,6 +79,7 @@ class CellBatch:
     niche_tiles: Tensor | None = None  # (n, c, y, x) uint8, full resolution, unmasked
     tissue_tiles: Tensor | None = None  # (m, c, y, x) uint8, at the dataset's tissue level, unmasked
     context: Tensor | None = None  # (b, c, window, window) uint8, the crop windows with everything in them
+    around: Tensor | None = None  # (b, g) float32, summed counts of the slide's other cells near each cell
 
     def __len__(self) -> int:
         return len(self.cell_id)

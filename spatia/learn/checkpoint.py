@@ -19,7 +19,7 @@ from spatia.io import read_json, whole_dir, write_json
 from spatia.model.hierarchy import Spatia
 from spatia.model.shape import ModelShape
 
-FORMAT = 4
+FORMAT = 5
 TENSORS = "model.safetensors"
 HEADER = "model.json"
 

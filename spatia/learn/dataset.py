@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from spatia.cells.scaling import HE_STAINS
 from spatia.errors import SpatiaError
+from spatia.learn.around import sum_around
 from spatia.learn.batches import CellBatch, SparseCounts
 from spatia.learn.niches import BatchPart, group_niches, join_niches, split_by_slide
 from spatia.learn.sampling import EpochPlan, plan_epoch
@@ -53,6 +54,8 @@ class LoadParams:
         Read niche tiles and tissue tiles; the latter with a side of 1 / 2 ** tissue_level.
     context
         Read each crop's window with everything that is in it.
+    around
+        Sum up the counts around each cell.
     cache_mb
         Memory for decoded image chunks, per process.
     """
@@ -66,6 +69,7 @@ class LoadParams:
     tiles: bool = False
     tissue_level: int = 0
     context: bool = False
+    around: bool = False
     cache_mb: int = 512
 
     def __post_init__(self) -> None:
@@ -103,7 +107,7 @@ class CellDataset(Dataset[CellBatch]):
         stains: Sequence[str] | None = None,
         genes: Sequence[str] | None = None,
     ) -> None:
-        self.files, self.params = tuple(slides), params or LoadParams()
+        self.files = tuple(slides)
         self.slides = tuple(open_slide_files(files) for files in self.files)
         _check_alike(self.slides)
         self.window_px = self.slides[0].crops.window_px
@@ -116,9 +120,20 @@ class CellDataset(Dataset[CellBatch]):
         self._has_stain = _presence(self._stain_places, len(self.stains))
         self._on_panel = _presence(self._gene_places, len(self.genes))
         self._niches = join_niches(self.slides)
-        self._groups = group_niches(self._niches, by_tissue=self.params.whole == "tissue")
+        self._load_as(params or LoadParams())
+
+    def _load_as(self, params: LoadParams) -> None:
+        self.params = params
+        self._groups = group_niches(self._niches, by_tissue=params.whole == "tissue")
         self._plan: tuple[int, EpochPlan] | None = None
-        self._chunks = ChunkCache(self._open_image, self.params.cache_mb << 20)
+        self._chunks = ChunkCache(self._open_image, params.cache_mb << 20)
+
+    def loaded_as(self, params: LoadParams) -> CellDataset:
+        """Return the same cells in other batches; what is in memory of the slides is shared."""
+        other = CellDataset.__new__(CellDataset)  # not copy.copy: as pickling does, it would open all files again
+        vars(other).update(vars(self))
+        other._load_as(params)
+        return other
 
     def __reduce__(self) -> tuple[type[CellDataset], tuple[object, ...]]:
         # a worker that is not forked opens the files itself: pickling a memory map would send all it maps
@@ -171,6 +186,7 @@ class CellDataset(Dataset[CellBatch]):
             on_panel=self._on_panel[slide_index],
             **(self._tiles(parts) if self.params.tiles else {}),
             **(self._context(parts) if self.params.context else {}),
+            **(self._around(parts) if self.params.around else {}),
         )
 
     def _tokens(self, parts: Sequence[BatchPart]) -> dict[str, Any]:
@@ -231,6 +247,10 @@ class CellDataset(Dataset[CellBatch]):
     def _context(self, parts: Sequence[BatchPart]) -> dict[str, Any]:
         windows = [self._places(part, part.slide.crops.index, part.rows) for part in parts]
         return {"context": read_windows(self._chunks, 0, windows, len(self.stains), self.window_px)}
+
+    def _around(self, parts: Sequence[BatchPart]) -> dict[str, Any]:
+        n_genes = len(self.genes)
+        return {"around": _join(sum_around(p.slide, p.rows, self._gene_places[p.index], n_genes) for p in parts)}
 
     def _places(self, part: BatchPart, table: pd.DataFrame, rows: NDArray[np.int64]) -> WindowPlaces:
         y0, x0 = (table[name].to_numpy(np.int64)[rows] for name in ("y0", "x0"))

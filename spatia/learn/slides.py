@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from spatia import keys
 from spatia.cells.crops import Crops, mask_bytes_of, open_crops
@@ -108,6 +109,11 @@ class Slide:
             release_pages(mapped)
         for counts in (self.cell_counts, self.niche_counts, self.tissue_counts):
             counts.release_pages()
+
+    @cached_property
+    def tree(self) -> KDTree:
+        """Where the cells are, in um."""
+        return KDTree(self.position_um)
 
     @cached_property
     def boxes(self) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What embeddings are asked for beside hidden pixels and counts: morphology profiles, the counts around a cell."""
+"""The morphology profiles of a batch, which embeddings are asked for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from spatia.cells.profiles import STAIN_NAMES, cell_profiles
 from spatia.learn.batches import CellBatch
-
-AROUND_UM = 40.0  # the area of 1.7 niches, whose grid cuts through neighbourhoods
 
 
 def batch_profiles(batch: CellBatch, is_seen: Tensor | None = None) -> Tensor:
@@ -29,10 +27,3 @@ def batch_profiles(batch: CellBatch, is_seen: Tensor | None = None) -> Tensor:
     measured = batch.has_stain[batch.slide].repeat_interleave(len(STAIN_NAMES), dim=1)
     profile[:, n_shape:].masked_fill_(~measured, float("nan"))
     return profile
-
-
-def sum_around(batch: CellBatch) -> Tensor:
-    """Return (b, g) summed counts of the other cells of the batch within ``AROUND_UM`` of each cell."""
-    is_near = torch.cdist(batch.position_um, batch.position_um) <= AROUND_UM
-    is_near &= batch.slide[:, None] == batch.slide[None, :]
-    return is_near.fill_diagonal_(False).float() @ batch.counts.dense()

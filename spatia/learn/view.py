@@ -11,7 +11,7 @@ from torch import Tensor
 from spatia.learn.batches import CellBatch, SparseCounts
 from spatia.learn.masking import choose_dropped, choose_tokens, round_down, thin_counts
 from spatia.learn.settings import MaskParams
-from spatia.learn.targets import batch_profiles, sum_around
+from spatia.learn.targets import batch_profiles
 from spatia.model.genes import GeneTokens
 from spatia.model.image import Normaliser, Patches, tile_patches
 from spatia.model.packed import Runs, tokens_of
@@ -65,11 +65,11 @@ class BatchView:
     niche: Tensor  # (b,) index of each cell's niche
     niche_row: Tensor  # (n,) row in the slide's niche table
     niche_tissue: Tensor  # (n,) index of each niche's tissue
-    niche_place: Tensor  # (n, 2)
+    niche_place: Tensor  # (n, 2) middle of each niche, in tokens of its tissue tile
     tissue_row: Tensor  # (k,)
     niches: TileView | None
     tissues: TileView | None
-    around: Tensor | None = None  # (b, g) summed counts of the other cells near each cell, target
+    around: Tensor | None = None  # (b, g) summed counts of the slide's other cells near each cell, target
 
 
 def view_batch(
@@ -82,7 +82,7 @@ def view_batch(
 ) -> BatchView:
     """Return a batch masked as ``params`` say; its tiles, where it has them, as far up as the model's levels go.
 
-    Profiles and surroundings are targets of training alone; profiles take as long to make as a quarter of an embedding.
+    Profiles are targets of training alone; they take as long to make as a quarter of an embedding.
     """
     cells = view_cells(batch, normalise, shape, params, generator, with_targets)
     order = cells.order.tolist()
@@ -104,12 +104,20 @@ def view_batch(
         niche=batch.niche[cells.order],
         niche_row=batch.niche_row,
         niche_tissue=batch.niche_tissue,
-        niche_place=batch.niche_place,
+        niche_place=_middles(batch, shape),
         tissue_row=batch.tissue_row,
         niches=niches,
         tissues=tissues,
-        around=sum_around(batch)[cells.order] if has_tiles and with_targets else None,
+        around=None if batch.around is None else batch.around[cells.order],
     )
+
+
+def _middles(batch: CellBatch, shape: ModelShape) -> Tensor:
+    """Return where niches are on the scale on which the tissue's image tokens are."""
+    if batch.niche_tiles is None:
+        return batch.niche_place
+    tokens = batch.niche_tiles.shape[3] / 2**shape.tissue_level / shape.tile_patch_px
+    return batch.niche_place * tokens + (tokens - 1) / 2
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class TissueLevel(TileLevel):
         Parameters
         ----------
         z_niche, niche_tissue, niche_place
-            (n, embedding), (n,) the tissue of each niche, (n, 2) its row and column there.
+            (n, embedding), (n,) the tissue of each niche, (n, 2) its row and column there, in tokens of the tile.
         tokens, token_runs
             Of the tissue tiles.
         """

@@ -109,8 +109,10 @@ class TrainingData:
     """
 
     def __init__(self, train: Sequence[SlideFiles], val: Sequence[SlideFiles], params: PretrainParams) -> None:
-        self.params, self.train, self.val = params, train, val
-        self.cells = CellDataset(train, self._load(params.cells_per_batch, tiles=False))
+        self.params, self.train = params, train
+        load = self._load(params.cells_per_batch, tiles=False)
+        self.cells = CellDataset(train, load)
+        self.val = CellDataset(val, load, self.cells.stains, self.cells.genes) if val else None
         check_sizes(params.shape(), self.cells)
 
     def _load(self, cells_per_batch: int, tiles: bool, shuffle: bool = True) -> LoadParams:
@@ -123,6 +125,7 @@ class TrainingData:
             window_tissues=self.params.window_tissues,
             shuffle=shuffle,
             seed=self.params.seed,
+            around=tiles,
         )
 
     def vocabulary(self, species: str) -> Vocabulary:
@@ -147,7 +150,7 @@ class TrainingData:
         """Return the phases of training ``model`` (App. C): each level on its own, then all together."""
         params = self.params
         above = [level for level in (model.niche, model.tissue) if level is not None]
-        found = [self._phase("cell", params.cell_epochs, cell_losses, (model.cell,), model, tiles=False)]
+        found = [self._phase("cell", params.cell_epochs, cell_losses, (model.cell, model.profile), model, tiles=False)]
         if above:
             alone = dataclasses.replace(params.mask, full_share=0.0, drop_image=0.0, drop_genes=0.0)
             parts = [part for level in above for part in (level.image, level.image_decoder)]
@@ -169,17 +172,16 @@ class TrainingData:
     ) -> Phase:
         params = self.params
         size = params.joint_cells_per_batch if tiles else params.cells_per_batch
-        stains, genes = self.cells.stains, self.cells.genes
         number = ("cell", "tile", "joint").index(name)
 
-        def views(slides: Sequence[SlideFiles], shuffle: bool) -> ViewDataset:
-            dataset = CellDataset(slides, self._load(size, tiles, shuffle), stains, genes)
+        def views(cells: CellDataset, shuffle: bool) -> ViewDataset:
+            dataset = cells.loaded_as(self._load(size, tiles, shuffle))
             return ViewDataset(
                 dataset, model.normaliser(), model.shape, mask or params.mask, (params.seed, number, int(shuffle))
             )
 
         return Phase(
-            name, epochs, objective, views(self.train, True), views(self.val, False) if self.val else None, parts
+            name, epochs, objective, views(self.cells, True), views(self.val, False) if self.val else None, parts
         )
 
 
@@ -237,7 +239,8 @@ def fingerprint(params: PretrainParams, data: TrainingData, group: Group, model:
     settings = dataclasses.asdict(params)
     for name in ("workers", "save_every_s", "device", "allow_cpu"):
         del settings[name]
-    known = [FORMAT, data.cells.stains, data.cells.genes, [files.name for files in data.val], group.size]
+    watched = [files.name for files in data.val.files] if data.val else []
+    known = [FORMAT, data.cells.stains, data.cells.genes, watched, group.size]
     digest = hashlib.sha256(json.dumps([settings, data.cells.fingerprint(), *known]).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
