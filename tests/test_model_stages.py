@@ -165,6 +165,11 @@ def test_too_few_shared_stains_or_genes_are_refused_with_the_numbers(run, tmp_pa
     assert "G09" in message
     assert not (tmp_path / "out").exists()
     assert embed(other, "two", run / "model/checkpoint", tmp_path / "out", min_shared_genes=0.3) == 0
+    genes.assign(gene=[f"X{k}" for k in range(len(genes))]).to_parquet(other / "results/tile/two/tiles/genes.parquet")
+    assert embed(other, "two", run / "model/checkpoint", tmp_path / "none", min_shared_genes=0.0) == 1
+    assert "has 0 of the 24 genes" in (message := capsys.readouterr().err)
+    assert "expected at least one" in message
+    assert "lower it" not in message
 
 
 def test_a_slide_of_another_species_is_refused(run, tmp_path, capsys):

@@ -114,10 +114,11 @@ def _insist_on_share(
 ) -> None:  # fmt: skip
     if n_shared and n_shared >= least * len(known):
         return
+    shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+    asked = f"fewer than min_shared_{what} = {least:g} asks for" if n_shared else "expected at least one"
     raise SpatiaError(
-        f"slide {slide} has {n_shared} of the {len(known)} {what} of the model {checkpoint.path}, fewer than "
-        f"min_shared_{what} = {least:g} asks for (missing: {', '.join(missing[:SHOWN])}"
-        f"{', ...' if len(missing) > SHOWN else ''}); use a model of this panel, train one, or lower it"
+        f"slide {slide} has {n_shared} of the {len(known)} {what} of the model {checkpoint.path}, {asked} "
+        f"(missing: {shown}); use a model of this panel, or train one{', or lower it' if n_shared else ''}"
     )
 
 
