@@ -9,7 +9,8 @@ DAPI level and contrast at three scales inside the true nucleus, as the camera s
 cell; the states of the cells within 40 um as their counts tell them (a classifier trained on the planted states of the
 training donors). Rows "planted" are told the factors themselves, without noise: no method can see those. What is said
 is (accuracy - chance) / (oracle - chance), balanced accuracy with its bootstrap interval over the test cells. A
-modality that cannot see a class has to stay near chance.
+modality that cannot see a class has to stay near chance. The values of z that are those of niche and tissue alone
+(``direct_width``) are judged on their own as well: what the probe of all of z loses of them is the others' noise.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CHANCE, BAR, NEAR_CHANCE = 0.5, 0.9, 0.58
 CLASSES = ("image_class", "gene_class", "context_class")
 ARRAYS = ("z", "z_cell", "z_image", "z_cell_image", "z_genes", "z_cell_genes")
 LEVELS = ("z_niche", "z_tissue")
+DIRECT = "z, values of niche and tissue"
 # what cannot see a class: the image of the cell alone sees no gene, its genes no chromatin, neither the surroundings
 BLIND = {
     "image_class": ("z_genes", "z_cell_genes"),
@@ -64,7 +66,7 @@ class Slide:
     nuclei: np.ndarray  # profiles of DAPI inside the true nuclei
 
 
-def read_slide(run: Path, slide: str) -> Slide:
+def read_slide(run: Path, slide: str, direct_width: int) -> Slide:
     """Join embeddings and planted truth by cell id."""
     folder, tiles = run / "results/embed" / slide / "embeddings", run / "results/tile" / slide / "tiles"
     cells = read_table(folder / "cells.parquet")
@@ -72,6 +74,9 @@ def read_slide(run: Path, slide: str) -> Slide:
     genes = read_table(tiles / "genes.parquet")["gene"].tolist()
     arrays = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
     arrays |= {name: np.load(folder / f"{name}.npy")[cells["niche"]] for name in LEVELS}
+    if direct_width:
+        halves = arrays["z"].reshape(len(cells), 2, -1)
+        arrays[DIRECT] = halves[:, :, -direct_width // 2 :].reshape(len(cells), -1)
     return Slide(
         truth=everything.loc[cells[keys.CELL_ID]],
         arrays=arrays,
@@ -174,9 +179,10 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--train", nargs="+", required=True)
     parser.add_argument("--test", required=True)
+    parser.add_argument("--direct-width", type=int, default=16, metavar="N", help="as the model has it; 0 = none")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    slides, test = [read_slide(args.run, name) for name in args.train], read_slide(args.run, args.test)
+    *slides, test = (read_slide(args.run, name, args.direct_width) for name in [*args.train, args.test])
     oracles, train = make_oracles(slides, test), join(slides)
     donors = np.repeat(np.arange(len(slides)), [len(slide.truth) for slide in slides])
     print("| class | features | balanced accuracy [95 %] | share of the oracle's gain | N | |\n|" + "---|" * 6)
@@ -184,7 +190,7 @@ def main() -> int:
     for name in CLASSES:
         ours, theirs = (slide.truth[name].to_numpy(str) != "" for slide in (train, test))
         answers, truth = train.truth[name].to_numpy(str)[ours], test.truth[name].to_numpy(str)[theirs]
-        features = oracles[name] | {array: (train.arrays[array], test.arrays[array]) for array in (*ARRAYS, *LEVELS)}
+        features = oracles[name] | {array: (train.arrays[array], test.arrays[array]) for array in train.arrays}
         oracle = float("nan")
         for what, (x, y) in features.items():
             guess = probe_classes(x[ours], answers, y[theirs], np.random.default_rng(0), donors[ours])
