@@ -3,8 +3,8 @@
     python benchmarks/spatial_conditioning.py runs/planted --train planted_1 planted_2 --test planted_5
 
 Beside the run's generator, others are trained with less context and otherwise the same parameters; they and their
-images are kept in ``--work`` and used again: remove that folder when embeddings, pairs or parameters have changed. On
-the simulator's counterfactuals, each cell's cosine of generated and true feature shift is compared, in pairs, apart for
+images are kept in ``--work`` and used again as long as the run's generator and the parameters are the same. On the
+simulator's counterfactuals, each cell's cosine of generated and true feature shift is compared, in pairs, apart for
 cells where the target state was planted to look different in their niche and for all others. The bars: with an effect,
 without the surroundings it is worse (interval of the difference above 0); without an effect, the two are equivalent
 (interval of the ratio within 0.9 to 1.1).
@@ -13,6 +13,7 @@ without the surroundings it is worse (interval of the difference above 0); witho
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from counterfactuals import MOST_SPREADS, Measured, as_text, measure, read_measu
 
 from spatia.bench.counterfactuals import centred_interval, join_generated
 from spatia.generated import open_generated
+from spatia.io import checksum
+from spatia.learn.generator_checkpoint import TENSORS
 from spatia.machine import available_cpus
 from spatia.measure.bootstrap import draw_weights
 from spatia.measure.cell_sets import make_scale
@@ -47,10 +50,24 @@ def changed(source: Path, changes: dict[str, object], out: Path) -> Path:
     return out
 
 
+def forget_others(folder: Path, args: argparse.Namespace) -> None:
+    """Remove a folder made beside another generator of the run, or with other parameters."""
+    # the weights of the run's generator follow from embeddings, pairs and parameters alike
+    made_with = [checksum(args.run / "results/flow/checkpoint" / TENSORS)]
+    made_with += [checksum(path) for path in (args.flow, args.generate, args.transitions)]
+    note, text = folder / "made_with.txt", "\n".join([*made_with, args.test, *args.train])
+    if folder.exists() and not (note.exists() and note.read_text(encoding="utf-8") == text):
+        print(f"{folder}: made with another generator or other parameters, is made again", file=sys.stderr)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(text, encoding="utf-8")
+
+
 def generate_without(args: argparse.Namespace, context: str) -> Path:
     """Return images of a generator that is told this context, trained now if it is not there."""
     folder, results = args.work / context, args.run / "results"
     checkpoint, generated = folder / "checkpoint", folder / "generated"
+    forget_others(folder, args)
     if not checkpoint.exists():
         params = changed(args.flow, {"context": context}, folder / "flow.yaml")
         run(
