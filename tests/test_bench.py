@@ -5,7 +5,19 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from spatia.bench.probing import FEATURES, NEIGHBOURS, VISIBLE, impute, probe_image
+from spatia.bench.probing import (
+    COMPONENTS,
+    FEATURES,
+    NEIGHBOURS,
+    VISIBLE,
+    compare_clusters,
+    impute,
+    probe_genes,
+    probe_image,
+)
+from spatia.bench.probing import (
+    GENES as ALL_GENES,
+)
 from spatia.bench.regions import Region, commonest_genes, commonest_labels, make_tasks, read_labels, split_regions
 from spatia.cli import main
 from spatia.stages.probe import make_pair
@@ -77,6 +89,32 @@ def test_an_embedding_that_knows_the_answer_beats_the_features_and_noise_does_no
     assert found[task, f"noise minus {FEATURES}"]["high"] < 0
     assert found[task, "noise"]["low"] < 0.5 < found[task, "noise"]["high"] + 0.05
     assert found[task, "knows"]["n"] == int(tasks[0].test.sum())
+    assert found[task, "knows, 15 nearest"]["value"] > 0.9 > found[task, "noise, 15 nearest"]["value"]
+
+
+def test_genes_tell_the_image_they_determine_and_no_other(regions, pair):
+    kind = np.concatenate([regions[0][1], regions[1][1]])[:, None]
+    noise = np.random.default_rng(0).normal(size=(700, 2))
+    values = make_tasks(pair.train, pair.test, ("right", "left"), 200)[1]
+    found = scores(probe_genes(pair, values, {"kind": kind, "noise": noise}, {"knows": kind, "other": noise[:, :1]}))
+    assert found["genes -> kind", "knows"]["value"] == pytest.approx(1)
+    assert found["genes -> kind", ALL_GENES]["low"] > 0.8
+    assert abs(found["genes -> kind", "other"]["value"]) < 0.2
+    assert abs(found["genes -> noise", ALL_GENES]["value"]) < 0.2
+    assert found["genes -> kind", "knows"]["n"] == int(values.test.sum())
+
+
+def test_clusters_agree_with_labels_where_the_embedding_is_made_of_them(regions, pair):
+    kind = np.concatenate([regions[0][1], regions[1][1]])[:, None]
+    rng = np.random.default_rng(0)
+    arrays = {"knows": kind * 50 + rng.normal(size=(700, 1)), "noise": rng.normal(size=(700, 3))}
+    classes = make_tasks(pair.train, pair.test, ("right", "left"), 200)[0]
+    rows = list(compare_clusters(pair, classes, arrays))
+    found = {(row["method"], row["metric"]): row for row in rows}
+    assert found.keys() == {(name, metric) for name in (*arrays, COMPONENTS) for metric in ("ARI", "NMI")}
+    assert found["noise", "ARI"]["value"] < 0.05
+    assert found["knows", "NMI"]["low"] > found["noise", "NMI"]["high"]
+    assert all(row["low"] <= row["value"] + 0.02 for row in rows)
 
 
 def test_imputation_ranks_what_knows_more_higher(regions, pair):

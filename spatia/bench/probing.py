@@ -1,18 +1,22 @@
-"""Frozen embeddings read by linear probes, as tidy rows: image -> clusters, image -> genes, imputation."""
+"""What frozen embeddings tell, as tidy rows: image -> clusters and genes, genes -> image, clusters, imputation."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.decomposition import PCA
 
 from spatia.bench.regions import SCORES, Kind, Region, Task
-from spatia.measure.bootstrap import Interval, bootstrap, bootstrap_difference, resampled_pearson
+from spatia.measure.bootstrap import Interval, bootstrap, bootstrap_difference, resampled, resampled_pearson
+from spatia.measure.clusters import leiden_clusters
 from spatia.measure.imputation import impute_by_chosen_neighbours, impute_by_ridge, log_counts
-from spatia.measure.probes import probe_classes
+from spatia.measure.probes import knn_classes, probe_classes
+from spatia.measure.scores import adjusted_rand_index, normalised_mutual_information
 from spatia.measure.value_probes import probe_values
 
 TASK_NAMES: dict[Kind, tuple[str, str]] = {
@@ -21,6 +25,9 @@ TASK_NAMES: dict[Kind, tuple[str, str]] = {
 }
 IMPUTATION = ("imputation", "mean Pearson")
 FEATURES, NEIGHBOURS, VISIBLE = "13 image features", "kNN in PCA", "ridge on visible genes"
+GENES, COMPONENTS = "ridge on all genes", "PCA of genes"
+N_NEAREST, N_COMPONENTS = 15, 50
+N_SLOW = 200  # resamples of scores that are computed one by one
 
 Row = dict[str, Any]
 
@@ -59,6 +66,47 @@ def probe_image(pair: Pair, tasks: Sequence[Task], arrays: Mapping[str, np.ndarr
             yield row(name, method, metric, bootstrap(truth, found, score, np.random.default_rng(0)), len(truth))
             difference = bootstrap_difference(truth, found, base, score, np.random.default_rng(0))
             yield row(name, f"{method} minus {FEATURES}", metric, difference, len(truth))
+            if task.kind == "classes":
+                near = knn_classes(z[task.train], task.target[task.train], z[task.test], N_NEAREST)
+                interval = bootstrap(truth, near, score, np.random.default_rng(0))
+                yield row(name, f"{method}, {N_NEAREST} nearest", metric, interval, len(truth))
+
+
+def probe_genes(
+    pair: Pair, task: Task, targets: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+) -> Iterator[Row]:
+    """Yield a row per target and embedding of the genes alone, and one of ridge regression on the genes themselves.
+
+    Parameters
+    ----------
+    task
+        Whose train and test cells are taken.
+    targets, arrays
+        Name -> (n, d) what images look like, and embeddings that have seen no image; cells in the pair's order.
+    """
+    genes = np.concatenate([log_counts(region.counts) for region in (pair.train, pair.test)])
+    for name, target in targets.items():
+        asked = dataclasses.replace(task, kind="values", target=target)
+        for method, z in {**arrays, GENES: genes}.items():
+            found, truth = read_out(z, pair, asked), target[task.test]
+            interval = bootstrap(truth, found, resampled_pearson, np.random.default_rng(0))
+            yield row(f"genes -> {name}", method, "mean Pearson", interval, len(truth))
+
+
+def compare_clusters(pair: Pair, task: Task, arrays: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """Yield how far Leiden clusters (resolution 1) of the test cells agree with the labels, per embedding.
+
+    Labels are mostly clusters of expression: what has seen the genes has seen what they are made of.
+    """
+    n_train = len(pair.train.cell_ids)
+    genes = log_counts(pair.test.counts)[task.test[n_train:]]
+    truth = task.target[task.test]
+    components = PCA(min(N_COMPONENTS, *genes.shape), random_state=0).fit_transform(genes)
+    for method, z in {**{name: z[task.test] for name, z in arrays.items()}, COMPONENTS: components}.items():
+        clusters = leiden_clusters(z, n_neighbors=min(N_NEAREST, len(z)))
+        for metric, score in (("ARI", adjusted_rand_index), ("NMI", normalised_mutual_information)):
+            interval = bootstrap(truth, clusters, resampled(score), np.random.default_rng(0), n_resamples=N_SLOW)
+            yield row("clusters against labels", method, metric, interval, len(truth))
 
 
 def read_out(z: np.ndarray, pair: Pair, task: Task) -> np.ndarray:

@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 
 import spatia
-from spatia.bench.probing import Pair, Row, impute, probe_image
+from spatia.bench.probing import FEATURES, Pair, Row, compare_clusters, impute, probe_genes, probe_image
 from spatia.bench.regions import Region, load_region, make_tasks, split_regions
 from spatia.errors import SpatiaError
 from spatia.io import write_table
 from spatia.learn.checkpoint import Checkpoint, read_checkpoint
 from spatia.learn.devices import Machine, choose_machine
-from spatia.learn.embedding import Variant, embed_slide, open_for_embedding
+from spatia.learn.embedding import VARIANTS, Variant, embed_slide, open_for_embedding
 from spatia.learn.slides import SlideFiles
 from spatia.measure.imputation import hidden_genes
 from spatia.progress import progress
@@ -33,6 +33,7 @@ IMPUTERS: dict[str, str] = {
     "z_cell, genes only": "z_cell_genes",
     "z, image only": "z_image",
 }
+GENE_ARRAYS = {"z, genes only": "z_genes", "z_cell, genes only": "z_cell_genes"}
 IMAGE_ARRAYS = {"z, image only": "z_image", "z_cell, image only": "z_cell_image"}
 
 log = logging.getLogger("spatia.probe")
@@ -61,9 +62,10 @@ def run(args: argparse.Namespace) -> None:
     regions = [load_region(args.run, s, p) for s, p in zip((args.train, args.test), args.labels, strict=True)]
     pair = make_pair(regions[0], regions[1], tuple(args.edge), args.buffer_px)
     embedder = Embedder(checkpoint, machine, args.run, pair)
-    rows = list(image_rows(embedder, pair, tuple(args.edge), args.buffer_px))
+    whole = embedder(VARIANTS)
+    rows = list(region_rows(whole, pair, tuple(args.edge), args.buffer_px))
     if args.draws:
-        rows += imputation_rows(embedder, pair, args.draws, args.hidden_share)
+        rows += imputation_rows(embedder, whole, pair, args.draws, args.hidden_share)
     record = checkpoint.record
     origins = [f"{part}: {origin}" for part, origin in record["starting_weights"].items() if origin]
     table = pd.DataFrame(rows).assign(
@@ -113,19 +115,23 @@ def make_pair(train: Region, test: Region, edges: tuple[str, str], buffer_px: fl
     return Pair(train, test, tissue, split.test)
 
 
-def image_rows(embed: Embedder, pair: Pair, edges: tuple[str, str], buffer_px: float) -> Iterator[Row]:
-    """Yield the rows of both tasks on image-only embeddings."""
-    tasks = make_tasks(pair.train, pair.test, edges, buffer_px)[:2]
-    found = embed(("image",))
-    yield from probe_image(pair, tasks, {name: found[array] for name, array in IMAGE_ARRAYS.items()})
+def region_rows(whole: dict[str, np.ndarray], pair: Pair, edges: tuple[str, str], buffer_px: float) -> Iterator[Row]:
+    """Yield the rows for which no gene is hidden: image -> clusters and genes, genes -> image, clusters."""
+    classes, values = make_tasks(pair.train, pair.test, edges, buffer_px)[:2]
+    yield from probe_image(pair, (classes, values), {name: whole[array] for name, array in IMAGE_ARRAYS.items()})
+    targets = {
+        FEATURES: np.concatenate([pair.train.features, pair.test.features]),
+        "image embedding": whole["z_cell_image"],
+    }
+    yield from probe_genes(pair, values, targets, {name: whole[array] for name, array in GENE_ARRAYS.items()})
+    yield from compare_clusters(pair, classes, {name: whole[array] for name, array in IMPUTERS.items()})
 
 
-def imputation_rows(embed: Embedder, pair: Pair, draws: int, share: float) -> list[Row]:
-    """Return the rows of imputation."""
-    image = embed(("image",))
+def imputation_rows(embed: Embedder, whole: dict[str, np.ndarray], pair: Pair, draws: int, share: float) -> list[Row]:
+    """Return the rows of imputation; ``whole`` has the embeddings of images, which no hidden gene changes."""
     hidden = [hidden_genes(len(pair.train.genes), share, np.random.default_rng(draw)) for draw in range(draws)]
     arrays = []
     for is_hidden in progress(hidden, "imputation", unit="draw"):
-        found = {**image, **embed(("fused", "genes"), pair.train.genes[is_hidden])}
+        found = {**whole, **embed(("fused", "genes"), pair.train.genes[is_hidden])}
         arrays.append({name: found[array] for name, array in IMPUTERS.items()})
     return list(impute(pair, hidden, arrays, JUDGED))
