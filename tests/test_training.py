@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_crops import write_toy
 from toy_model import SIZES, make_model, make_view, open_toys, tiny_shape, toy_slides
 
 from spatia.config import PretrainParams
@@ -180,6 +181,16 @@ def test_a_stain_that_comes_late_has_statistics_of_its_own(slides, monkeypatch):
     assert any(late)
     assert torch.allclose(short.stain_mean[late], model.stain_mean[late], atol=0.1)
     assert not torch.equal(short.stain_mean, model.stain_mean)
+
+
+def test_a_gene_that_comes_late_starts_at_its_own_count(slides, tmp_path, monkeypatch):
+    other = write_toy(tmp_path, "other", slides[0].stains, [f"L{k}" for k in range(20)], 40, seed=3)
+    dataset = open_toys((slides[0], other), tiles=False, shuffle=False, cells_per_batch=10)
+    monkeypatch.setattr("spatia.learn.statistics.N_CELLS", 1)
+    model = make_model(dataset)
+    fit_statistics(model, dataset)
+    level = model.cell.gene_decoder.mean_bias.detach().exp()
+    assert float(level[[gene.startswith("L") for gene in dataset.genes]].mean()) > 0.01  # 0.001 for what is never seen
 
 
 def test_a_training_goes_on_only_with_the_same_data(slides, monkeypatch):

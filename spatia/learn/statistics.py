@@ -32,7 +32,8 @@ def fit_statistics(model: Spatia, cells: CellDataset) -> None:
         tissues.add(batch.tissue_counts.dense(), batch.on_panel[batch.tissue_slide])
         profiles.append(batch_profiles(batch))
         seen += len(batch)
-        if seen >= N_CELLS and sums[0].all():  # a stain that few slides have may come late
+        # a stain or gene that few slides have may come late
+        if seen >= N_CELLS and sums[0].all() and counts.n.all():
             break
     mean = sums[1] / sums[0].clamp(min=1)
     variance = sums[2] / sums[0].clamp(min=1) - mean.square()
