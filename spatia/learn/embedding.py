@@ -18,6 +18,7 @@ from spatia.learn.order import BatchOrder
 from spatia.learn.settings import NOTHING_HIDDEN, MaskParams
 from spatia.learn.slides import SlideFiles
 from spatia.learn.view import BatchView, view_batch
+from spatia.machine import return_freed_memory
 from spatia.model.hierarchy import Spatia
 
 Variant = Literal["fused", "image", "genes"]
@@ -28,7 +29,7 @@ _MASKS: dict[Variant, MaskParams] = {
     "image": dataclasses.replace(NOTHING_HIDDEN, drop_genes=1.0, drop_together=1.0),
     "genes": dataclasses.replace(NOTHING_HIDDEN, drop_image=1.0, drop_together=1.0),
 }
-RELEASE_EVERY = 16  # batches; pages of mapped files would add up to the size of the slide
+RELEASE_EVERY = 4  # batches; pages of mapped files would add up to the size of the slide, and gaps in the heap
 CACHE_MB = 64  # batches come in the order of storage: a chunk is read once
 
 
@@ -81,6 +82,7 @@ def embed_cells(
         if n_done % RELEASE_EVERY == 0:
             for slide in cells.slides:
                 slide.release_pages()
+            return_freed_memory()
         batch = cells[key]
         if hidden is not None:
             batch = dataclasses.replace(batch, on_panel=batch.on_panel & ~hidden)
