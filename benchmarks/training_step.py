@@ -9,14 +9,17 @@ the same cells of a finished run, with the same widths and depths:
 * dense: the same network over all 256 patches of the 128 px window;
 * ViTMAE: ``transformers.ViTMAEForPreTraining`` of the same size on the same frames.
 
-A step starts from the uint8 batch that the loader gives. What is said is the ratio; cells per second only show the
-scale. ``--whole-step`` also times the step of the whole model (genes, niches, tissue), for the preset given.
+Pixels are all that these three read and are asked for: morphology profiles, which spatia's encoder starts from, cost
+the same whatever the number of patches, and are left out. A step starts from the uint8 batch that the loader gives.
+What is said is the ratio; cells per second only show the scale. ``--whole-step`` also times the step of the whole model
+(genes, niches, tissue) and embedding, for the preset given.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -54,7 +57,8 @@ def token_step(model: Spatia, machine: Machine) -> Step:
 
     def step(batch: CellBatch) -> None:
         generator = torch.Generator().manual_seed(0)
-        view = move(view_cells(batch, model.normaliser(), model.shape, mask, generator), machine.device)
+        view = view_cells(batch, model.normaliser(), model.shape, mask, generator, with_targets=False)
+        view = move(view, machine.device)
         with machine.autocast():
             tokens, runs = model.cell.image(view.patches)
             found = reconstruct(model.cell.image_decoder, tokens, runs, view.patches, view.hidden)
@@ -149,7 +153,7 @@ def embed_step(model: Spatia, machine: Machine) -> Step:
 
     def step(batch: CellBatch) -> None:
         generator = torch.Generator().manual_seed(0)
-        view = view_batch(batch, model.normaliser(), model.shape, NOTHING_HIDDEN, generator)
+        view = view_batch(batch, model.normaliser(), model.shape, NOTHING_HIDDEN, generator, with_targets=False)
         with torch.no_grad(), machine.autocast():
             model(move(view, machine.device)).fused.float().cpu()
 
@@ -181,6 +185,13 @@ def time_in_turns(steps: dict[str, Step], batches: list[CellBatch], repeats: int
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def make_model(shape: ModelShape, dataset: CellDataset, machine: Machine) -> Spatia:
+    torch.manual_seed(0)
+    model = Spatia(shape, len(dataset.stains), len(dataset.genes))
+    fit_statistics(model, dataset)
+    return model.to(machine.device).train()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
@@ -195,14 +206,10 @@ def main() -> None:
     args = parser.parse_args()
     machine = choose_machine("auto", "auto", allow_cpu=True, threads=args.threads)
     files, shape = SlideFiles.of_run(args.run, args.slide), shape_of(args.preset)
-    load = LoadParams(
-        args.cells, whole="tissue", tiles=args.whole_step or args.compile, tissue_level=shape.tissue_level
-    )
+    is_whole = args.whole_step or args.compile
+    load = LoadParams(args.cells, whole="tissue", tiles=is_whole, tissue_level=shape.tissue_level, around=is_whole)
     dataset = CellDataset([files], load)
-    torch.manual_seed(0)
-    model = Spatia(shape, len(dataset.stains), len(dataset.genes))
-    fit_statistics(model, dataset)
-    model.to(machine.device).train()
+    model = make_model(dataclasses.replace(shape, profile=False), dataset, machine)
     batches = [dataset[0, number] for number in range(min(args.batches, len(dataset.plan(0))))]
     steps = {
         "tokens": token_step(model, machine),
@@ -216,7 +223,8 @@ def main() -> None:
         ratio = each / seconds["tokens"]
         verdict = f" (bar {BARS[name]:g}x: {'met' if ratio >= BARS[name] else 'MISSED'})" if name in BARS else ""
         print(f"{name:8s} {1 / each:9.0f} cells/s   {ratio:5.2f}x the time of tokens{verdict}")
-    if args.whole_step or args.compile:
+    if is_whole:
+        model = make_model(shape, dataset, machine)
         more = {"joint step": whole_step(model, machine), "embedding": embed_step(model, machine)}
         if args.compile:
             twin = copy.deepcopy(model)
