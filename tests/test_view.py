@@ -10,10 +10,11 @@ from toy_model import make_model, make_view, open_toys, tiny_shape, toy_slides
 
 from spatia.config import params_from_dict
 from spatia.errors import SpatiaError
+from spatia.learn.gene_view import choose_genes
 from spatia.learn.losses import pixel_loss, zinb_loss
 from spatia.learn.masking import choose_dropped, choose_tokens, round_down, thin_counts
 from spatia.learn.settings import NOTHING_HIDDEN, MaskParams
-from spatia.learn.view import choose_genes, turn, view_cells
+from spatia.learn.view import turn, view_cells
 from spatia.model.genes import CountModel
 
 

@@ -25,7 +25,7 @@ TASK_NAMES: dict[Kind, tuple[str, str]] = {
 }
 IMPUTATION = ("imputation", "mean Pearson")
 FEATURES, NEIGHBOURS, VISIBLE = "13 image features", "kNN in PCA", "ridge on visible genes"
-GENES, COMPONENTS = "ridge on all genes", "PCA of genes"
+ALL_GENES, COMPONENTS = "ridge on all genes", "PCA of genes"
 N_NEAREST, N_COMPONENTS = 15, 50
 N_SLOW = 200  # resamples of scores that are computed one by one
 
@@ -87,7 +87,7 @@ def probe_genes(
     genes = np.concatenate([log_counts(region.counts) for region in (pair.train, pair.test)])
     for name, target in targets.items():
         asked = dataclasses.replace(task, kind="values", target=target)
-        for method, z in {**arrays, GENES: genes}.items():
+        for method, z in {**arrays, ALL_GENES: genes}.items():
             found, truth = read_out(z, pair, asked), target[task.test]
             interval = bootstrap(truth, found, resampled_pearson, np.random.default_rng(0))
             yield row(f"genes -> {name}", method, "mean Pearson", interval, len(truth))

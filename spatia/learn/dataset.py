@@ -21,13 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from spatia.cells.scaling import HE_STAINS
-from spatia.errors import SpatiaError
 from spatia.learn.around import sum_around
 from spatia.learn.batches import CellBatch, SparseCounts
 from spatia.learn.niches import BatchPart, group_niches, join_niches, split_by_slide
 from spatia.learn.sampling import EpochPlan, plan_epoch
-from spatia.learn.slides import CountRows, Slide, SlideFiles, open_slide_files
+from spatia.learn.slides import CountRows, SlideFiles, all_stains, check_alike, open_slide_files
 from spatia.learn.unpack import unpack_tokens
 from spatia.learn.windows import ChunkCache, SlideImage, WindowPlaces, open_image, read_windows
 
@@ -109,9 +107,9 @@ class CellDataset(Dataset[CellBatch]):
     ) -> None:
         self.files = tuple(slides)
         self.slides = tuple(open_slide_files(files) for files in self.files)
-        _check_alike(self.slides)
+        check_alike(self.slides)
         self.window_px = self.slides[0].crops.window_px
-        self.stains = _all_stains(self.slides) if stains is None else tuple(stains)
+        self.stains = all_stains(self.slides) if stains is None else tuple(stains)
         self.genes = tuple(sorted({g for s in self.slides for g in s.genes})) if genes is None else tuple(genes)
         stain_place = {stain: place for place, stain in enumerate(self.stains)}
         gene_place = {gene: place for place, gene in enumerate(self.genes)}
@@ -279,26 +277,3 @@ def _presence(places: Sequence[np.ndarray], size: int) -> torch.Tensor:
     for row, place in zip(present, places, strict=True):
         row[torch.from_numpy(place[place >= 0]).long()] = True
     return present
-
-
-def _all_stains(slides: Sequence[Slide]) -> tuple[str, ...]:
-    stains = list(dict.fromkeys(stain for slide in slides for stain in slide.crops.stains))
-    return tuple(s for s in stains if s not in HE_STAINS) + tuple(s for s in stains if s in HE_STAINS)
-
-
-def _check_alike(slides: Sequence[Slide]) -> None:
-    if not sum(len(slide.rows) for slide in slides):
-        raise SpatiaError("dataset: expected slides with selected cells, found none; check the selection and QC")
-    first = slides[0]
-    for slide in slides[1:]:
-        for what, ours, theirs in (
-            ("window_px", slide.crops.window_px, first.crops.window_px),
-            ("pixel_size_um", slide.crops.header["pixel_size_um"], first.crops.header["pixel_size_um"]),
-            ("niche_px", slide.niche_px, first.niche_px),
-            ("niches_per_tissue", slide.niches_per_tissue, first.niches_per_tissue),
-        ):
-            if ours != theirs:
-                raise SpatiaError(
-                    f"slide {slide.files.name}: expected {what} {theirs} as on slide {first.files.name}, found {ours}; "
-                    "crop and tile both with the same parameters"
-                )

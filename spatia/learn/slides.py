@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 
 from spatia import keys
 from spatia.cells.crops import Crops, mask_bytes_of, open_crops
+from spatia.cells.scaling import HE_STAINS
 from spatia.errors import SpatiaError
 from spatia.io import read_json, read_table
 from spatia.machine import release_pages
@@ -172,6 +173,31 @@ def open_slide_files(files: SlideFiles) -> Slide:
         niche_rows=niche_rows,
         niche_starts=np.append(starts, len(niche)).astype(np.int64),
     )
+
+
+def all_stains(slides: Sequence[Slide]) -> tuple[str, ...]:
+    """Return the stains of all slides in order of appearance, H&E last."""
+    stains = list(dict.fromkeys(stain for slide in slides for stain in slide.crops.stains))
+    return tuple(s for s in stains if s not in HE_STAINS) + tuple(s for s in stains if s in HE_STAINS)
+
+
+def check_alike(slides: Sequence[Slide]) -> None:
+    """Refuse slides that no batch can hold together, or that have no selected cell."""
+    if not sum(len(slide.rows) for slide in slides):
+        raise SpatiaError("dataset: expected slides with selected cells, found none; check the selection and QC")
+    first = slides[0]
+    for slide in slides[1:]:
+        for what, ours, theirs in (
+            ("window_px", slide.crops.window_px, first.crops.window_px),
+            ("pixel_size_um", slide.crops.header["pixel_size_um"], first.crops.header["pixel_size_um"]),
+            ("niche_px", slide.niche_px, first.niche_px),
+            ("niches_per_tissue", slide.niches_per_tissue, first.niches_per_tissue),
+        ):
+            if ours != theirs:
+                raise SpatiaError(
+                    f"slide {slide.files.name}: expected {what} {theirs} as on slide {first.files.name}, found {ours}; "
+                    "crop and tile both with the same parameters"
+                )
 
 
 def map_counts(path: Path) -> CountRows:
