@@ -196,7 +196,7 @@ def main() -> int:
             guess = probe_classes(x[ours], answers, y[theirs], np.random.default_rng(0), donors[ours])
             found = bootstrap(truth, guess, resampled_balanced_accuracy, np.random.default_rng(0))
             oracle = found.value if what == "oracle" else oracle
-            gain = normalised_gain(found.value, CHANCE, oracle)
+            gain = normalised_gain(found.value, CHANCE, oracle) if oracle > CHANCE else float("nan")
             verdict = judge(name, what, gain, found)
             missed += verdict.startswith(("MISSED", "NOT"))
             print(f"| {name} | {what} | {found} | {gain:.2f} | {len(truth):,} | {verdict} |", flush=True)
