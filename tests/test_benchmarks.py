@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workflow_run import ROOT, environment, make_run, snakemake, write_sheet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TRAIN, TEST = ("one", "two"), "three"
 FEW = ("--min-cells=1", "--resamples=20", "--processes=1")
 

@@ -30,10 +30,11 @@ def write_params(folder, name, **values):
     return path
 
 
-def run_features(folder, out="features", pairs="pairs", **params):
+def run_features(folder, out="features", pairs="pairs", known=None, **params):
     options = {"slide": "toy", "generated": folder / "generated", "crops": folder / "crops", "out": folder / out,
                "params": write_params(folder, f"{out}_params", **params), "processes": 1}  # fmt: skip
     options |= {"pairs": folder / pairs} if pairs else {}
+    options |= {"known": folder / known} if known else {}
     assert main(["features", *(f"--{key}={value}" for key, value in options.items())]) == 0
     return folder / out
 
@@ -98,6 +99,25 @@ def test_a_slide_without_pairs_has_features_of_controls_and_images(run):
     table = pd.read_parquet(run_features(run, out="applied", pairs=None) / "features.parquet")
     assert (table["kind"] == "real").sum() == N
     assert table.loc[table["kind"] == "real", "cell_id"].str.startswith("dim").all()
+
+
+def test_real_cells_that_are_known_are_not_measured_again(run, tmp_path, monkeypatch, capsys):
+    for name in ("generated", "crops", "pairs", "features"):
+        (tmp_path / name).symlink_to(run / name)
+    known = shutil.copytree(run / "features", tmp_path / "some")
+    table = pd.read_parquet(known / "features.parquet")
+    cut = (table["kind"] != "real") | (np.arange(len(table)) % 3 > 0)
+    table[cut].iloc[::-1].to_parquet(known / "features.parquet")
+    sizes = []
+    inner = features_stage.measure
+    monkeypatch.setattr(features_stage, "measure", lambda *args: (sizes.append(len(args[1])), inner(*args))[1])
+    again = pd.read_parquet(run_features(tmp_path, "again", known="some") / "features.parquet")
+    pd.testing.assert_frame_equal(again, pd.read_parquet(run / "features" / "features.parquet"))
+    assert sizes == [(~cut).sum(), (table["kind"] != "real").sum()]
+    with pytest.raises(AssertionError):
+        run_features(tmp_path, "other", known="some", rim_share=0.5)
+    assert "expected cells measured with rim_share 0.5, found 0.4; leave --known out" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_options_of_features(run):

@@ -170,6 +170,7 @@ rule features:
         generated="generate/{variant}_{seed}/generated",
         crops=of_run("crop", PLAN["test"], "crops"),
         pairs=of_run("pair", PLAN["test"], "pairs"),
+        known=of_run("features", PLAN["test"], "features"),  # real cells are the same for all variants
         params=ROOT / "config/stages/features.yaml",
     output:
         features=directory("features/{variant}_{seed}/features"),
@@ -185,7 +186,8 @@ rule features:
         slide=PLAN["test"],
     shell:
         "spatia features --slide {params.slide:q} --generated {input.generated:q} --crops {input.crops:q}"
-        " --pairs {input.pairs:q} --params {input.params:q} --out {output.features:q} --processes {threads}"
+        " --pairs {input.pairs:q} --known {input.known:q} --params {input.params:q}"
+        " --out {output.features:q} --processes {threads}"
         " --log {log:q}"
 
 
