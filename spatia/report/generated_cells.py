@@ -22,7 +22,7 @@ Frames = Callable[[Sequence[str]], np.ndarray]  # ids of real cells -> (n, c, p,
 def choose_transitions(files: SlideFiles, generated: Generated, count: int, seed: int) -> list[GeneratedCells]:
     """Return at most ``count`` random controls of every transition with what was generated from them.
 
-    Controls that are part of a pair come first: the others have no target to stand beside.
+    Where some controls are part of a pair, only those are shown: the others have no target to stand beside.
     """
     frames = open_frames(files, generated)
     pairs = read_table(files.pairs / "pairs.parquet") if files.pairs.exists() else None
@@ -33,6 +33,8 @@ def choose_transitions(files: SlideFiles, generated: Generated, count: int, seed
         matched = None if pairs is None else match_of(pairs[pairs["transition_tag"] == tag])
         if matched is not None and cells[keys.CELL_ID].isin(matched.index).any():
             cells = cells[cells[keys.CELL_ID].isin(matched.index)]
+        else:
+            matched = None
         chosen = cells.iloc[choose_cells(len(cells), count, rng)]
         shown.append(_show(str(tag), chosen, matched, generated, frames))
     return shown
@@ -65,11 +67,8 @@ def _show(
     control, images = frames(ids), generated.images[chosen["row"].to_numpy()]
     if matched is None:
         nothing = np.full(len(ids), np.nan)
-        return GeneratedCells(tag, ids, control, images, None, np.zeros(len(ids), bool), nothing, nothing)
-    own = matched.reindex(ids)
-    has_target = own["x_tgt_id"].notna().to_numpy()
-    target = np.zeros_like(control)
-    if has_target.any():
-        target[has_target] = frames(own.loc[has_target, "x_tgt_id"].astype(str).tolist())
+        return GeneratedCells(tag, ids, control, images, None, nothing, nothing)
+    own = matched.loc[ids]
+    target = frames(own["x_tgt_id"].astype(str).tolist())
     distance, confidence = (own[name].to_numpy(np.float64) for name in ("spatial_distance_um", "confidence"))
-    return GeneratedCells(tag, ids, control, images, target, has_target, distance, confidence)
+    return GeneratedCells(tag, ids, control, images, target, distance, confidence)

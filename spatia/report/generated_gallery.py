@@ -33,8 +33,7 @@ class GeneratedCells:
     ----------
     cell_ids : (k,) of the controls
     control, generated : real and generated images
-    target : of the matched real cells; black where a control has none; None on a slide without pairs
-    has_target : (k,) bool
+    target : of the matched real cells; None where no control has one
     distance_um, confidence : (k,) of the pairs, NaN without one
     """
 
@@ -43,7 +42,6 @@ class GeneratedCells:
     control: np.ndarray
     generated: np.ndarray
     target: np.ndarray | None
-    has_target: np.ndarray
     distance_um: np.ndarray
     confidence: np.ndarray
 
@@ -85,6 +83,7 @@ def draw_generated(transitions: Sequence[GeneratedCells], stains: Sequence[str],
                 " pair's confidence. The matched target is another real cell of the target state, not what this control"
                 " became: there is no ground truth for a single cell. Ask whether the generated cells could stand among"
                 " the targets, not whether each equals the one below it."
+                " Where that row is absent, the slide has no pairs of the transition."
                 if has_pairs
                 else "no targets: this slide has no pairs."
             )
@@ -102,15 +101,11 @@ def _draw_transition(
     for line, (images, name) in enumerate(zip(cells.rows, ROWS, strict=False)):
         bottom = top_in - TITLE_IN - (line + 1) * SIDE_IN
         for column, image in enumerate(images):
-            is_missing = line == 2 and not cells.has_target[column]
             axes = _cell_axes(figure, (LABEL_IN + column * SIDE_IN, bottom), image[planes], stains, window, step)
-            if is_missing:
-                axes.clear()
-                plots.say(axes, "no match")
             if column == 0:
                 _name_row(axes, name)
                 plots.add_scale_bar(axes, font_size=6)
-            if line == 2 and not is_missing:
+            if line == 2:
                 text = f"{distance_text(cells.distance_um[column])} away\nconf. {cells.confidence[column]:.2f}"
                 axes.text(0.5, -0.03, text, transform=axes.transAxes, fontsize=6.5, ha="center", va="top")
 
