@@ -4,8 +4,9 @@
 
 A generator sees the training slide alone. So the mean shift of features there, targets minus controls, is compared
 with that on the test slide, and beside it the shift of what was generated from the test slide's controls. All are in
-units of the test slide's controls' spread; intervals are from resampled cells. ``real cells of the test slide`` are
-two halves of the targets, each minus a half of the controls: what the number of cells allows at most.
+units of the test slide's controls' spread; intervals are from resampled cells. ``generated, with the training
+slide's`` says how well the generator has learned what it could see. ``real cells of the test slide`` are two halves of
+the targets, each minus a half of the controls: what the number of cells allows at most.
 """
 
 from __future__ import annotations
@@ -95,9 +96,11 @@ def rows_of(tag: str, test: pd.DataFrame, train: pd.DataFrame, pairs: pd.DataFra
     one, other = (
         resampled_shift(end[halves[0] == side], start[halves[1] == side], n, generator) for side in (True, False)
     )
+    made_shift, train_shift = (resampled_shift(*part, n, generator) for part in ((output, start), (last, first)))
     compared = {
-        "generated": (truth, resampled_shift(output, start, n, generator), f"{len(output)}"),
-        "real cells of the training slide": (truth, resampled_shift(last, first, n, generator), f"{len(last)}"),
+        "generated": (truth, made_shift, f"{len(output)}"),
+        "generated, with the training slide's": (train_shift, made_shift, f"{len(output)}"),
+        "real cells of the training slide": (truth, train_shift, f"{len(last)}"),
         "real cells of the test slide": (one, other, f"{int((~halves[0]).sum())}"),
     }
     lines = []
