@@ -21,8 +21,8 @@ def finished(tmp_path_factory):
     stages = folder / "config/stages"
     simulated = yaml.safe_load((stages / "simulate.yaml").read_text())
     simulated["defaults"]["n_stains"] = 4
-    # whole tiles of an image, so that it can be tiled
-    simulated["slides"][TEST] |= {"width_px": 1024, "height_px": 1024, "n_counterfactuals": 40}
+    # whole tiles of an image, so that it can be tiled; two tissue windows, so that probes can leave one out
+    simulated["slides"][TEST] |= {"width_px": 2048, "height_px": 1024, "n_counterfactuals": 40}
     (stages / "simulate.yaml").write_text(yaml.safe_dump(simulated))
     model = yaml.safe_load((stages / "pretrain.yaml").read_text()) | {"cell_epochs": 1, "joint_epochs": 1}
     (stages / "pretrain.yaml").write_text(yaml.safe_dump(model))
@@ -112,13 +112,13 @@ def test_what_a_transition_changes_is_compared_between_slides(finished):
 
 def test_probes_of_frozen_embeddings_and_their_references(finished):
     labels = ["--labels"]
-    for slide in (TRAIN[0], TEST):
+    for slide in (TEST, TRAIN[0]):
         table = pd.read_parquet(finished / "results/simulate" / slide / "truth/cells.parquet")
         table[["cell_id", "type"]].to_csv(finished / f"{slide}.csv", index=False)
         labels.append(finished / f"{slide}.csv")
-    slides = ("--train", TRAIN[0], "--test", TEST, "--buffer-px", 0, *labels)
+    slides = ("--train", TEST, "--test", TRAIN[0], "--buffer-px", 0, *labels)
     stored = finished / "references.npz"
-    assert "13 features" in output_of("references", finished, *slides, "--epochs", 1, "--out", stored)
+    assert "cnn own" in output_of("references", finished, *slides, "--epochs", 1, "--out", stored)
     embeddings = ("--embeddings", finished / "results/embed", "--references", stored, "--arrays", "z")
     assert "| z | classes |" in output_of("embedding_probes", finished, *slides, *embeddings)
 
