@@ -16,6 +16,7 @@ modality that cannot see a class has to stay near chance. The values of z that a
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ def make_oracles(train: Sequence[Slide], test: Slide) -> dict[str, dict[str, tup
 
 def judge(name: str, what: str, gain: float, found: Interval) -> str:
     """Return what the issue's bar says of a row."""
+    if what == "z" and math.isnan(gain):
+        return "MISSED: the oracle is at chance"
     if what == "z":
         return "met" if gain >= BAR else f"MISSED, below {BAR}"
     if what in BLIND[name]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from counterfactuals import MOST_SPREADS
 
 from spatia import keys
 from spatia.bench.counterfactuals import centred_interval
@@ -25,7 +26,7 @@ from spatia.config import load_params
 from spatia.generated import judged_pairs, open_generated, real_frames
 from spatia.io import read_table
 from spatia.machine import available_cpus
-from spatia.measure.bootstrap import draw_weights
+from spatia.measure.bootstrap import whole_and_drawn
 from spatia.measure.cell_sets import CellSet, make_scale
 from spatia.measure.features import join_measured, measure_chunks, split_chunks
 from spatia.measure.shifts import correlate, fit_slope, mean_shift
@@ -33,7 +34,6 @@ from spatia.stages.features import REAL, make_recipe
 from spatia.transition_params import FeaturesParams
 
 METHOD = "spatia"
-MOST_SPREADS = 10.0  # values beyond are clipped
 
 
 def read_test(run: Path, slide: str) -> tuple[pd.DataFrame, list[str]]:
@@ -72,14 +72,11 @@ def measure_train(args: argparse.Namespace, tags: Sequence[str], columns: Sequen
 
 def resampled_shift(cells: np.ndarray, controls: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
     """Return (1 + n, features) mean shifts; row 0 of the cells themselves."""
-    weights = [
-        np.concatenate([np.ones((1, len(part))), draw_weights(len(part), n, generator)]) for part in (cells, controls)
-    ]
-    return mean_shift(cells, controls, *weights)
+    return mean_shift(cells, controls, *(whole_and_drawn(len(part), n, generator) for part in (cells, controls)))
 
 
 def rows_of(tag: str, test: pd.DataFrame, train: pd.DataFrame, pairs: pd.DataFrame, columns: Sequence[str],
-            n: int) -> list[str]:  # fmt: skip
+            n: int, min_cells: int) -> list[str]:  # fmt: skip
     """Return the lines of one transition."""
     generator = np.random.default_rng(0)
     made = test[(test["kind"] == METHOD) & (test["transition_tag"] == tag)]
@@ -87,10 +84,14 @@ def rows_of(tag: str, test: pd.DataFrame, train: pd.DataFrame, pairs: pd.DataFra
     targets_of = pairs.loc[pairs["transition_tag"] == tag, "x_tgt_id"].astype(str)
     controls = as_cells(real[real[keys.CELL_ID].isin(made[keys.CELL_ID])], columns)
     targets = as_cells(real[real[keys.CELL_ID].isin(targets_of)], columns)
+    own = train[train["transition_tag"] == tag]
+    before, after = (as_cells(own[own["side"] == side], columns) for side in ("x_ctrl_id", "x_tgt_id"))
+    fewest = min(map(len, (controls, targets, before, after)))
+    if fewest < min_cells:
+        return [f"| {tag} | left out: {fewest} cells on a side, fewer than {min_cells} | | | | |"]
     scale = make_scale(controls, targets, MOST_SPREADS)
     start, end, output = scale.real(controls), scale.real(targets), scale.output(as_cells(made, columns))
-    own = train[train["transition_tag"] == tag]
-    first, last = (scale.output(as_cells(own[own["side"] == side], columns)) for side in ("x_ctrl_id", "x_tgt_id"))
+    first, last = scale.output(before), scale.output(after)
     truth = resampled_shift(end, start, n, generator)
     halves = [generator.permutation(len(part)) % 2 == 0 for part in (end, start)]
     one, other = (
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--train", required=True, metavar="SLIDE")
     parser.add_argument("--test", required=True, metavar="SLIDE")
     parser.add_argument("--cells", type=int, default=250, help="of each side of a transition that are measured")
+    parser.add_argument("--min-cells", type=int, default=8, help="transitions with fewer on a side are left out")
     parser.add_argument("--features", type=Path, default=Path("config/stages/features.yaml"))
     parser.add_argument("--resamples", type=int, default=400)
     parser.add_argument("--processes", type=int, default=available_cpus())
@@ -125,9 +127,9 @@ def main() -> None:
     tags = test.loc[test["kind"] == METHOD, "transition_tag"].unique().tolist()
     pairs = judged_pairs(args.run / "results/pair" / args.test / "pairs")
     train = measure_train(args, tags, columns)
-    print("| transition | shift of | r with the test slide's | slope | size (sd) | N |\n|" + "---|" * 6)
+    print("| transition | shift of | r with the test slide's, unless said | slope | size (sd) | N |\n|" + "---|" * 6)
     for tag in tags:
-        print("\n".join(rows_of(tag, test, train, pairs, columns, args.resamples)), flush=True)
+        print("\n".join(rows_of(tag, test, train, pairs, columns, args.resamples, args.min_cells)), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from spatia.generated import open_generated
 from spatia.io import checksum
 from spatia.learn.generator_checkpoint import TENSORS
 from spatia.machine import available_cpus
-from spatia.measure.bootstrap import draw_weights
+from spatia.measure.bootstrap import whole_and_drawn
 from spatia.measure.cell_sets import make_scale
 from spatia.measure.shifts import cosine, weighted_mean
 
@@ -132,7 +132,7 @@ def resampled(
         raise SystemExit(f"expected a transition with at least {min_cells} cells that all generators have, found none")
     means = []
     for own in groups:
-        weights = np.concatenate([np.ones((1, len(own))), draw_weights(len(own), n_resamples, generator)])
+        weights = whole_and_drawn(len(own), n_resamples, generator)
         means.append(weighted_mean(own, weights))
     return np.mean(means, axis=0), len(groups), sum(map(len, groups))
 

@@ -106,7 +106,7 @@ def test_what_was_planted_is_looked_for(finished):
 
 
 def test_what_a_transition_changes_is_compared_between_slides(finished):
-    printed = output_of("shifts_between_slides", finished, "--train", TRAIN[0], "--test", TEST, *FEW[1:], "--cells=5")
+    printed = output_of("shifts_between_slides", finished, "--train", TRAIN[0], "--test", TEST, *FEW, "--cells=5")
     assert "real cells of the training slide" in printed
 
 

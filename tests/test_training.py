@@ -16,9 +16,10 @@ from spatia.errors import SpatiaError
 from spatia.learn.devices import Machine, choose_machine
 from spatia.learn.objective import LOSS_NAMES, cell_losses, joint_losses, tile_losses, total_loss
 from spatia.learn.parallel import Group, join_group
+from spatia.learn.phases import Phase, Recipe
 from spatia.learn.settings import NOTHING_HIDDEN, LossWeights, MaskParams
 from spatia.learn.statistics import fit_statistics
-from spatia.learn.training import Phase, Recipe, Trainer, add_sums, learning_rate
+from spatia.learn.training import Trainer, add_sums, learning_rate
 from spatia.learn.views import ViewDataset, seed_of
 from spatia.stages.pretrain import TrainingData, check_sizes, fingerprint
 

@@ -17,7 +17,7 @@ from spatia.cells.frames import shrink, shrink_weights
 from spatia.errors import SpatiaError
 from spatia.generated import Generated
 from spatia.io import read_table
-from spatia.measure.bootstrap import draw_weights
+from spatia.measure.bootstrap import whole_and_drawn
 from spatia.measure.cell_sets import CellSet, Scale, make_scale
 from spatia.measure.distances import compare_features
 from spatia.measure.generation import CONTROL, KID_UNIT, MEAN_TARGET
@@ -151,7 +151,7 @@ def score_trial(
     trial = trial.usable()
     scale = make_scale(trial.controls, trial.targets, most_spreads)
     controls, targets = scale.real(trial.controls), scale.real(trial.targets)
-    weights = np.concatenate([np.ones((1, len(targets))), draw_weights(len(targets), n_resamples, generator)])
+    weights = whole_and_drawn(len(targets), n_resamples, generator)
     splits = [generator.permutation(len(targets)) for _ in range(N_SPLITS)]
     halves = _over_splits(splits, weights, partial(_w1, targets, targets))
     found = {}

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from spatia.errors import SpatiaError
 from spatia.learn.devices import Machine, move
-from spatia.learn.objective import LOSS_NAMES, Losses, Objective, total_loss
+from spatia.learn.objective import LOSS_NAMES, Losses, total_loss
 from spatia.learn.order import BatchOrder
 from spatia.learn.parallel import Group, average_gradients, sum_over, wait_for_all
-from spatia.learn.settings import LossWeights
+from spatia.learn.phases import Phase, Recipe
 from spatia.learn.steps import StateFile, make_adamw, schedule
 from spatia.learn.view import BatchView
 from spatia.learn.views import ViewDataset, load_views, seed_of
@@ -37,50 +37,6 @@ TOTAL = "total"
 COUNTED = (*LOSS_NAMES, TOTAL)
 
 Sums = dict[str, list[float]]  # name of a loss -> its sum, and over how many batches
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One part of the training.
-
-    Attributes
-    ----------
-    name, epochs
-        Of the phase.
-    objective
-        Model, view and generator -> losses by name.
-    train, val
-        Batches; ``val`` None where no slide is set aside.
-    parts
-        The modules that learn.
-    """
-
-    name: str
-    epochs: int
-    objective: Objective
-    train: ViewDataset
-    val: ViewDataset | None
-    parts: tuple[nn.Module, ...]
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """Parameters that learn, in a fixed order."""
-        return [p for part in self.parts for p in part.parameters() if p.requires_grad]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How steps are taken; see :class:`spatia.config.PretrainParams`."""
-
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    accumulate: int
-    weights: LossWeights
-    seed: int
-    workers: int = 0
-    save_every_s: float = 60.0
 
 
 @dataclass

@@ -120,6 +120,11 @@ def draw_weights(n: int, n_resamples: int, generator: np.random.Generator) -> We
     return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
 
 
+def whole_and_drawn(n: int, n_resamples: int, generator: np.random.Generator) -> Weights:
+    """Return :func:`draw_weights` below a first row in which each of the ``n`` counts once, (1 + n_resamples, n)."""
+    return np.concatenate([np.ones((1, n)), draw_weights(n, n_resamples, generator)])
+
+
 # --- scores of resamples -----------------------------------------------------------------------------------------
 
 

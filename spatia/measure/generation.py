@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spatia.measure.bootstrap import draw_weights
+from spatia.measure.bootstrap import whole_and_drawn
 from spatia.measure.cell_sets import CellSet, Scale, draw_rows, make_scale, mean_cell, split_rows
 from spatia.measure.distances import compare_features
 from spatia.measure.image_distances import frechet_distance, kernel_distance, make_kernel, squared_mmd
@@ -169,7 +169,7 @@ def score_transition(
     outputs[REAL_HALVES] = targets.take(other)
     outputs[CONTROL] = controls.take(rows)
     outputs[MEAN_TARGET] = mean_cell(targets.take(other), embed_mean(other), n)
-    weights = {REAL_HALVES: _weights(n, settings.n_resamples, generator)}
+    weights = {REAL_HALVES: whole_and_drawn(n, settings.n_resamples, generator)}
     return [
         score
         for name, cells in outputs.items()
@@ -186,8 +186,8 @@ def make_arena(
         reference=scale.real(reference),
         controls=scale.real(controls),
         reference_embedding=reference.embedding,
-        reference_weights=_weights(len(reference), n_resamples, generator),
-        output_weights=_weights(len(controls), n_resamples, generator),
+        reference_weights=whole_and_drawn(len(reference), n_resamples, generator),
+        output_weights=whole_and_drawn(len(controls), n_resamples, generator),
     )
 
 
@@ -254,10 +254,6 @@ def average_scores(transitions: Sequence[Sequence[Score]]) -> list[Score]:
         )
         for (method, metric), scores in found.items()
     ]
-
-
-def _weights(n: int, n_resamples: int, generator: np.random.Generator) -> Values:
-    return np.concatenate([np.ones((1, n)), draw_weights(n, n_resamples, generator)])
 
 
 def _repeat(cells: Values, weights: Values) -> Values:

@@ -27,12 +27,13 @@ from spatia.learn.devices import choose_machine
 from spatia.learn.events import history_table, tensorboard_writer
 from spatia.learn.objective import Objective, cell_losses, joint_losses, tile_losses
 from spatia.learn.parallel import Group, join_group, leave_group
+from spatia.learn.phases import Phase, Recipe
 from spatia.learn.settings import MaskParams
 from spatia.learn.slides import SlideFiles
 from spatia.learn.species import species_of
 from spatia.learn.starting import start_genes, start_images
 from spatia.learn.statistics import fit_statistics
-from spatia.learn.training import Phase, Recipe, Trainer
+from spatia.learn.training import Trainer
 from spatia.learn.views import ViewDataset
 from spatia.model.hierarchy import Spatia
 from spatia.model.shape import ModelShape
